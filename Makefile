@@ -1,0 +1,61 @@
+# The two commands that do everything: make demo, make test.
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 5s
+BENCHTIME ?= 1s
+
+.PHONY: build demo demo-up test check fmt vet lint race oracle interop fuzz vuln \
+	bench bench-smtp bench-rules bench-footprint clean
+
+build:
+	$(GO) build -o tallypost ./cmd/tallypost
+
+demo: build
+	./tallypost demo
+
+demo-up: build
+	./tallypost demo --stay
+
+# Everything that can be tested here: units, stories of the real binary, oracles, and the peers that are
+# installed (Postfix, swaks, Python, OpenSSL); a peer that is missing is skipped with a line.
+test:
+	$(GO) test ./...
+	cd test/oracle && $(GO) test ./...
+
+check: fmt vet lint race
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	cd test/oracle && $(GO) vet ./...
+
+lint:
+	$(GO) run $(STATICCHECK) ./...
+
+# The race detector needs a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+# Each fuzz target for a short while.
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+bench-smtp: build
+	$(GO) run ./test/bench/smtp
+
+bench-rules:
+	cd test/oracle && $(GO) test -run '^$$' -bench 'Parse|Merkle|Script|Verify' -benchmem -count 3 .
+
+clean:
+	rm -rf tallypost bitcoind bitcoin-cli out
