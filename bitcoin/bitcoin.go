@@ -1,9 +1,9 @@
 // Package bitcoin holds the nouns of the Bitcoin half: hash, amount, transaction, header, block,
 // network, address, with their encodings and the Merkle root.
 //
-// A block or transaction is parsed once, without copying, into slices of the buffer it came in; txids and
-// wtxids are hashed while parsing. No limit here is below what consensus allows: the size of the buffer is
-// the bound. Rules of validity are not here: see packages script and consensus.
+// A block or transaction is parsed once, without copying, into slices of the buffer it came in;
+// txids and wtxids are hashed while parsing. No limit here is below what consensus allows: the size
+// of the buffer is the bound. Rules of validity are not here: see packages script and consensus.
 package bitcoin
 
 import (
@@ -12,7 +12,8 @@ import (
 	"fmt"
 )
 
-// Hash is a double SHA-256 in the order it is computed and sent. It is shown in reverse, as Core shows it.
+// Hash is a double SHA-256 in the order it is computed and sent. It is shown in reverse, as Core
+// shows it.
 type Hash [32]byte
 
 // DoubleHash returns SHA-256(SHA-256(b)).
