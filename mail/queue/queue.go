@@ -10,6 +10,7 @@ package queue
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/tallypost/tallypost/mail"
@@ -43,9 +44,13 @@ type Deliverer interface {
 	Deliver(ctx context.Context, d *Delivery) []Result
 }
 
-// Route is where an address leads: "local", or "smtp:" and a domain. It is stable for an address as long
-// as the configuration is.
+// Route is where an address leads: "local", "lmtp:" and a server, or "smtp:" and a domain. It is stable
+// for an address as long as the configuration is.
 type Route string
+
+// Local reports whether what the route takes ends in a mailbox here, as opposed to another mail server:
+// it decides between ContentConsignment and RelayToNonERDS in the log.
+func (r Route) Local() bool { return !strings.HasPrefix(string(r), "smtp:") }
 
 // Delivery is one attempt to hand over one message to the recipients that share a route.
 type Delivery struct {
@@ -72,21 +77,69 @@ const (
 
 // Result is the outcome of one attempt for one recipient.
 type Result struct {
-	Outcome Outcome
-	Status  string // enhanced status code of RFC 3463, "5.1.1"
+	Outcome Outcome `json:"outcome"`
+	Status  string  `json:"status,omitempty"` // enhanced status code of RFC 3463, "5.1.1"
 	// Reply is what the decider said, verbatim, lines joined by LF: "550 5.1.1 no such user". Where no
 	// peer spoke it is our own sentence.
-	Reply string
-	Peer  *mail.Peer // the server that spoke; nil for a mailbox or where none was reached
+	Reply string     `json:"reply,omitempty"`
+	Peer  *mail.Peer `json:"peer,omitempty"` // the server that spoke; nil for a mailbox or where none was reached
 	// RetryAfter is the least time to wait before the next attempt; zero leaves it to the queue.
-	RetryAfter time.Duration
+	RetryAfter time.Duration `json:"-"`
 	// Relayed says that the next server took over the duty to report (RFC 3461, section 5.2.1): no
 	// success report is due from us.
-	Relayed bool
+	Relayed bool `json:"relayed,omitempty"`
+	// Unreachable says that the route as a whole failed, whatever the recipient: no server could be
+	// looked up, connected to or spoken with, or it takes no mail for now (421, TLS policy). The queue
+	// then slows the route down, and may spare other messages the attempt.
+	Unreachable bool `json:"unreachable,omitempty"`
 }
 
 // Receipt is what Commit promises for.
 type Receipt struct {
-	ID    mail.ID
-	Index uint64 // of the acceptance in the log
+	ID    mail.ID `json:"id"`
+	Index uint64  `json:"index"` // of the acceptance in the log
+}
+
+// Reporter writes the delivery status notifications that the queue sends back (RFC 3461, RFC 3464). It is
+// called by several goroutines.
+type Reporter interface {
+	// Report returns the notification and its envelope: null reverse path, one recipient. An error
+	// means that no report can be made; it is logged and the recipients count as reported.
+	Report(r *Report) (mail.Envelope, []byte, error)
+}
+
+// ReportKind says what a report is about.
+type ReportKind uint8
+
+// The kinds of report.
+const (
+	ReportFailure ReportKind = iota // given up
+	ReportDelay                     // not delivered so far, still being tried
+	ReportSuccess                   // delivered, or relayed to a server that will not report
+)
+
+// Report is what a delivery status notification tells of one message.
+type Report struct {
+	Kind     ReportKind
+	ID       mail.ID       // of the message reported on
+	Envelope mail.Envelope // of that message, all its recipients
+	Arrived  time.Time
+	Now      time.Time
+	// Recipients are those reported on, a part of the envelope's.
+	Recipients []ReportedRecipient
+	// Body is the message, trace fields included, for RET=FULL or RET=HDRS; it is valid until Report
+	// returns. It is nil where the body could not be read.
+	Body io.ReaderAt
+	Size int64
+}
+
+// ReportedRecipient is one recipient of a report.
+type ReportedRecipient struct {
+	mail.Recipient
+	Route       Route
+	Result      Result // of the last attempt
+	LastAttempt time.Time
+	Attempts    int
+	// WillRetryUntil is when the queue will give up; zero unless the report is of a delay.
+	WillRetryUntil time.Time
 }
