@@ -11,11 +11,11 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Limits of RFC 5321, section 4.5.3.1, in octets.
+// Limits in octets. RFC 5321, section 4.5.3.1, has 64 for the local part and asks to take more where
+// possible: reverse paths of mailing lists and big senders, which carry the recipient's address, often do.
 const (
-	MaxLocalPart = 64
+	MaxLocalPart = 255
 	MaxDomain    = 255
-	MaxPath      = 256
 )
 
 // Domain is a domain name in its canonical form: lower case, no trailing dot, U-labels in NFC, or an
@@ -153,6 +153,9 @@ func ParseAddress(s string) (Address, error) {
 			return Address{Local: local}, nil
 		}
 		return Address{}, fmt.Errorf("address %q: no @", s)
+	}
+	if strings.HasSuffix(rest, ".") {
+		return Address{}, fmt.Errorf("address %q: domain ends in a dot", s)
 	}
 	d, err := ParseDomain(rest[1:])
 	if err != nil {

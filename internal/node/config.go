@@ -1,0 +1,222 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/tallypost/tallypost/mail"
+)
+
+// Config is the whole configuration of a node: the file tallypost.toml, defaults filled in. It does not
+// change once the node runs.
+type Config struct {
+	// Hostname is the name this server greets with: it should resolve to its address, and that back.
+	Hostname string `toml:"hostname"`
+	// Domains whose mail ends here.
+	Domains []string `toml:"domains"`
+	// DataDir holds queue, log, keys, accounts and mailboxes.
+	DataDir string `toml:"data_dir"`
+
+	SMTP       SMTP       `toml:"smtp"`
+	Submission Submission `toml:"submission"`
+	TLS        TLS        `toml:"tls"`
+	DNS        DNS        `toml:"dns"`
+	Relay      Relay      `toml:"relay"`
+	Queue      Queue      `toml:"queue"`
+	Mailbox    Mailbox    `toml:"mailbox"`
+	Log        Log        `toml:"log"`
+}
+
+// SMTP is the service other servers deliver to.
+type SMTP struct {
+	Listen []string `toml:"listen" comment:"addresses for mail from other servers; port 25 is what they try"`
+	// MaxSize is the largest message taken, in octets.
+	MaxSize int64 `toml:"max_size"`
+	// MaxRecipients of one message.
+	MaxRecipients int `toml:"max_recipients"`
+	// MaxConnections at a time, all clients together.
+	MaxConnections int `toml:"max_connections"`
+}
+
+// Submission is the service that accounts send through.
+type Submission struct {
+	Listen    []string `toml:"listen" comment:"STARTTLS, port 587"`
+	ListenTLS []string `toml:"listen_tls" comment:"TLS from the start, port 465"`
+}
+
+// TLS says which certificates are shown.
+type TLS struct {
+	Cert string `toml:"cert" comment:"PEM file; a certificate signed by itself is made where none is named"`
+	Key  string `toml:"key"`
+}
+
+// DNS says whom to ask.
+type DNS struct {
+	Servers []string `toml:"servers" comment:"host:port; empty: those of /etc/resolv.conf"`
+	// TrustAD believes a server's word that it has validated DNSSEC. A resolver on loopback is believed
+	// in any case.
+	TrustAD bool `toml:"trust_ad"`
+}
+
+// Relay is how mail leaves.
+type Relay struct {
+	Port int `toml:"port" comment:"port of other servers; 25 but for tests"`
+}
+
+// Queue says how long mail is tried.
+type Queue struct {
+	MinBackoff  Duration `toml:"min_backoff" comment:"before the second attempt"`
+	MaxBackoff  Duration `toml:"max_backoff"`
+	Expire      Duration `toml:"expire" comment:"after which a message goes back to its sender"`
+	Concurrency int      `toml:"concurrency" comment:"connections to one destination at a time, at most"`
+}
+
+// Mailbox says where local mail goes.
+type Mailbox struct {
+	Root      string `toml:"root" comment:"folder of <domain>/<local part>/Maildir; empty: mail in data_dir"`
+	Separator string `toml:"separator" comment:"starts a sub-address"`
+}
+
+// Log is the tamper-evident log of mail events.
+type Log struct {
+	Origin string `toml:"origin" comment:"name of the log; empty: hostname/tlog"`
+}
+
+// Duration is a time.Duration that is written as "5m" or "120h".
+type Duration time.Duration
+
+// UnmarshalText reads "90s", "5m", "120h".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Default returns a configuration that lacks only hostname, domains and data_dir.
+func Default() Config {
+	return Config{
+		SMTP:       SMTP{Listen: []string{":25"}, MaxSize: 50 << 20, MaxRecipients: 1000, MaxConnections: 2000},
+		Submission: Submission{Listen: []string{":587"}, ListenTLS: []string{":465"}},
+		Relay:      Relay{Port: 25},
+		Queue: Queue{MinBackoff: Duration(5 * time.Minute), MaxBackoff: Duration(time.Hour),
+			Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
+		Mailbox: Mailbox{Separator: "+"},
+	}
+}
+
+// maxConfig bounds the configuration file, in octets.
+const maxConfig = 1 << 20
+
+// Load reads and checks a configuration file. An error names the line.
+func Load(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	if len(b) > maxConfig {
+		return Config{}, fmt.Errorf("%s: larger than %d octets", path, maxConfig)
+	}
+	cfg := Default()
+	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, explain(err))
+	}
+	if !filepath.IsAbs(cfg.DataDir) && cfg.DataDir != "" {
+		cfg.DataDir = filepath.Join(filepath.Dir(path), cfg.DataDir)
+	}
+	if err := cfg.Validate(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// explain turns the decoder's errors into one line each with the place in the file.
+func explain(err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var all []error
+		for _, e := range unknown.Errors {
+			row, col := e.Position()
+			all = append(all, fmt.Errorf("line %d, column %d: unknown key %q", row, col, joinKey(e.Key())))
+		}
+		return errors.Join(all...)
+	}
+	var bad *toml.DecodeError
+	if errors.As(err, &bad) {
+		row, col := bad.Position()
+		return fmt.Errorf("line %d, column %d: %w", row, col, err)
+	}
+	return err
+}
+
+func joinKey(key toml.Key) string {
+	var b bytes.Buffer
+	for i, k := range key {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(k)
+	}
+	return b.String()
+}
+
+// Validate reports everything that is wrong, and fills in what follows from other settings.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := mail.ParseDomain(c.Hostname); err != nil {
+		bad("hostname: %w: set it to the name of this server, such as mx.example.org", err)
+	}
+	if len(c.Domains) == 0 {
+		bad("domains: empty: name the domains whose mail ends here")
+	}
+	for _, d := range c.Domains {
+		if _, err := mail.ParseDomain(d); err != nil {
+			bad("domains: %w", err)
+		}
+	}
+	if c.DataDir == "" {
+		bad("data_dir: empty: name the folder for queue, log and mailboxes")
+	}
+	for name, list := range map[string][]string{"smtp.listen": c.SMTP.Listen,
+		"submission.listen": c.Submission.Listen, "submission.listen_tls": c.Submission.ListenTLS,
+		"dns.servers": c.DNS.Servers} {
+		for _, addr := range list {
+			if _, _, err := net.SplitHostPort(addr); err != nil {
+				bad("%s: %w", name, err)
+			}
+		}
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		bad("tls: cert and key go together")
+	}
+	for name, n := range map[string]int64{"smtp.max_size": c.SMTP.MaxSize,
+		"smtp.max_recipients": int64(c.SMTP.MaxRecipients), "smtp.max_connections": int64(c.SMTP.MaxConnections),
+		"relay.port": int64(c.Relay.Port), "queue.min_backoff": int64(c.Queue.MinBackoff),
+		"queue.expire": int64(c.Queue.Expire), "queue.concurrency": int64(c.Queue.Concurrency)} {
+		if n <= 0 {
+			bad("%s: %s is not a positive number", name, strconv.FormatInt(n, 10))
+		}
+	}
+	if c.Queue.MaxBackoff < c.Queue.MinBackoff {
+		bad("queue.max_backoff: less than queue.min_backoff")
+	}
+	if c.Mailbox.Root == "" {
+		c.Mailbox.Root = filepath.Join(c.DataDir, "mail")
+	}
+	if c.Log.Origin == "" {
+		c.Log.Origin = c.Hostname + "/tlog"
+	}
+	return errors.Join(errs...)
+}
