@@ -12,7 +12,7 @@ func TestParseAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"ada@example.org":        "ada@example.org",
 		"Ada@EXAMPLE.org":        "Ada@example.org",
-		"ada@example.org.":       "ada@example.org",
+		"ada@example.org.":       "!",
 		`"ada"@example.org`:      "ada@example.org",
 		`"a b"@example.org`:      `"a b"@example.org`,
 		`"a\"b\\c"@example.org`:  `"a\"b\\c"@example.org`,
