@@ -13,8 +13,8 @@ type question struct {
 	qtype uint16
 }
 
-// cache keeps answers until they expire, and no more octets than it may: whoever sends mail chooses the
-// names we ask for and the size of what they answer.
+// cache keeps answers until they expire, and no more octets than it may: whoever sends mail
+// chooses the names we ask for and the size of what they answer.
 type cache struct {
 	now func() time.Time
 	max int // octets; none are kept where it is negative
@@ -52,8 +52,8 @@ func (c *cache) get(q question) *answer {
 	return e.ans
 }
 
-// put keeps an answer for ttl. The size of a record in memory is taken as four times that on the wire,
-// and 300 octets for the entry itself.
+// put keeps an answer for ttl. The size of a record in memory is taken as four times that on the
+// wire, and 300 octets for the entry itself.
 func (c *cache) put(q question, ans *answer, ttl time.Duration) {
 	if c.max < 0 || ttl <= 0 {
 		return

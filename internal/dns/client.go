@@ -15,11 +15,11 @@ import (
 
 // Config says whom a Client asks. The zero value asks the servers of /etc/resolv.conf.
 type Config struct {
-	// Servers are recursive servers as "host:port" or as an address alone, port 53 then; asked in this
-	// order, at most three. Empty: those of /etc/resolv.conf.
+	// Servers are recursive servers as "host:port" or as an address alone, port 53 then; asked in
+	// this order, at most three. Empty: those of /etc/resolv.conf.
 	Servers []string
-	// TrustAD says that these servers validate DNSSEC and that the path to them is safe, so that their
-	// AD bit is believed. Servers on a loopback address are believed without it.
+	// TrustAD says that these servers validate DNSSEC and that the path to them is safe, so that
+	// their AD bit is believed. Servers on a loopback address are believed without it.
 	TrustAD bool
 	// Timeout is for one exchange with one server. Zero: 3 s.
 	Timeout time.Duration
@@ -27,8 +27,8 @@ type Config struct {
 	Attempts int
 	// CacheBytes bounds the memory of the cache. Zero: 8 MiB. Negative: no cache.
 	CacheBytes int
-	// MaxTTL and MaxNegativeTTL cap how long an answer, and the lack of one, is believed. Zero: 1 h and
-	// 5 min: an operator who has mended a record does not wait for a day.
+	// MaxTTL and MaxNegativeTTL cap how long an answer, and the lack of one, is believed. Zero: 1
+	// h and 5 min: an operator who has mended a record does not wait for a day.
 	MaxTTL, MaxNegativeTTL time.Duration
 	// Now is the clock that TTLs run by. Nil: time.Now.
 	Now func() time.Time
@@ -67,14 +67,15 @@ func (c *Config) fill() {
 	}
 }
 
-// Client is a Resolver that asks recursive servers. It may be used from many goroutines; questions that
-// are asked at the same time share one exchange.
+// Client is a Resolver that asks recursive servers. It may be used from many goroutines;
+// questions that are asked at the same time share one exchange.
 type Client struct {
 	cfg     Config
 	servers []server
-	first   atomic.Uint32 // index of the server that answered last: a dead one is not asked first each time
 	cache   *cache
 	flights flights
+	// first is the index of the server that answered last: a dead one is not asked first each time.
+	first atomic.Uint32
 }
 
 type server struct {
@@ -89,7 +90,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if len(names) == 0 {
 		conf, err := miekg.ClientConfigFromFile(resolvConf)
 		if err != nil {
-			return nil, fmt.Errorf("no DNS server configured, and %s cannot be read: %w", resolvConf, err)
+			return nil, fmt.Errorf("no DNS server configured, and none found: %w", err)
 		}
 		names = conf.Servers
 	}
@@ -176,8 +177,10 @@ func (c *Client) ask(ctx context.Context, name string, qtype uint16) (*answer, e
 	})
 }
 
-// resolve asks, and asks again at the end of a chain of aliases that the server did not follow itself.
-func (c *Client) resolve(ctx context.Context, name string, qtype uint16) (*answer, time.Duration, error) {
+// resolve asks, and asks again at the end of a chain of aliases that the server did not follow
+// itself.
+func (c *Client) resolve(ctx context.Context, name string, qtype uint16) (
+	*answer, time.Duration, error) {
 	ans := &answer{target: name, auth: true}
 	ttl := c.cfg.MaxTTL
 	for links := 0; ; {

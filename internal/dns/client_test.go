@@ -204,7 +204,8 @@ func TestClientBelievesAD(t *testing.T) {
 	}
 }
 
-// TestClientIgnoresForgeries: packets with a wrong id or question, or garbage, come before the answer.
+// TestClientIgnoresForgeries: packets with a wrong id or question, or garbage, come before the
+// answer.
 func TestClientIgnoresForgeries(t *testing.T) {
 	addr := answering(t, func(req *miekg.Msg) [][]byte {
 		forged := func(change func(m *miekg.Msg)) []byte {
@@ -231,7 +232,8 @@ func TestClientIgnoresForgeries(t *testing.T) {
 	}
 }
 
-// TestClientIgnoresStrayRecords: what the answer holds beside the chain from our question is not ours.
+// TestClientIgnoresStrayRecords: what the answer holds beside the chain from our question is not
+// ours.
 func TestClientIgnoresStrayRecords(t *testing.T) {
 	addr := answering(t, func(req *miekg.Msg) [][]byte {
 		m := new(miekg.Msg)
@@ -249,7 +251,8 @@ func TestClientIgnoresStrayRecords(t *testing.T) {
 	}
 }
 
-// TestClientWithoutEDNS: a server that answers FORMERR to EDNS0 is asked without (RFC 6891, section 7).
+// TestClientWithoutEDNS: a server that answers FORMERR to EDNS0 is asked without (RFC 6891,
+// section 7).
 func TestClientWithoutEDNS(t *testing.T) {
 	addr := answering(t, func(req *miekg.Msg) [][]byte {
 		m := new(miekg.Msg)
@@ -314,8 +317,8 @@ func TestClientNextServer(t *testing.T) {
 	}
 }
 
-// TestClientSharesQuestions: many who ask the same at once cause one exchange, and one who gives up does
-// not end it for the others.
+// TestClientSharesQuestions: many who ask the same at once cause one exchange, and one who gives
+// up does not end it for the others.
 func TestClientSharesQuestions(t *testing.T) {
 	var asked atomic.Int32
 	release := make(chan struct{})

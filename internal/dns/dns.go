@@ -1,9 +1,9 @@
 // Package dns asks the domain name system, and says whether the answer was authenticated.
 //
-// Resolver is what the mail half and the node use; Client asks a recursive server over UDP and TCP; Zone
-// is a fake that behaves: names, CNAMEs, failures and the authenticated bit as a real server has them.
-// The package does no DNSSEC validation of its own: it believes the AD bit of a resolver that the operator
-// trusts, and only that one.
+// Resolver is what the mail half and the node use; Client asks a recursive server over UDP and
+// TCP; Zone is a fake that behaves: names, CNAMEs, failures and the authenticated bit as a real
+// server has them. The package does no DNSSEC validation of its own: it believes the AD bit of a
+// resolver that the operator trusts, and only that one.
 package dns
 
 import (
@@ -27,9 +27,9 @@ type notFound struct{ s string }
 func (e *notFound) Error() string        { return e.s }
 func (e *notFound) Is(target error) bool { return target == ErrNotFound }
 
-// Resolver answers questions. Each answer comes with a bit that says whether a resolver the operator
-// trusts has authenticated it with DNSSEC; it is meaningful on ErrNotFound too. Names are absolute, with
-// or without final dot; U-labels are the caller's to convert.
+// Resolver answers questions. Each answer comes with a bit that says whether a resolver the
+// operator trusts has authenticated it with DNSSEC; it is meaningful on ErrNotFound too. Names
+// are absolute, with or without final dot; U-labels are the caller's to convert.
 type Resolver interface {
 	MX(ctx context.Context, name string) ([]MX, bool, error)
 	// Addrs returns A and AAAA records, CNAMEs followed, IPv6 first.
@@ -43,7 +43,8 @@ type Resolver interface {
 	CNAME(ctx context.Context, name string) (string, bool, error)
 }
 
-// MX is a mail exchanger (RFC 5321, section 5). Host has no final dot; "" is the null MX of RFC 7505.
+// MX is a mail exchanger (RFC 5321, section 5). Host has no final dot; "" is the null MX of RFC
+// 7505.
 type MX struct {
 	Preference uint16
 	Host       string

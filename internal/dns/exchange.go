@@ -12,14 +12,15 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// exchange asks one server once: over UDP, over TCP where the answer did not fit, without EDNS0 where the
-// server does not know it. An answer is NOERROR or NXDOMAIN; everything else is an error.
+// exchange asks one server once: over UDP, over TCP where the answer did not fit, without EDNS0
+// where the server does not know it. An answer is NOERROR or NXDOMAIN; everything else is an
+// error.
 func (s server) exchange(ctx context.Context, name string, qtype uint16,
 	timeout time.Duration) (*miekg.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	msg, err := s.roundTrip(ctx, s.query(name, qtype, true))
-	if err == nil && (msg.Rcode == miekg.RcodeFormatError || msg.Rcode == miekg.RcodeNotImplemented) {
+	if err == nil && noEDNS(msg.Rcode) {
 		msg, err = s.roundTrip(ctx, s.query(name, qtype, false)) // RFC 6891, section 7
 	}
 	if err != nil {
@@ -31,8 +32,13 @@ func (s server) exchange(ctx context.Context, name string, qtype uint16,
 	return msg, nil
 }
 
-// query makes a question. The AD bit asks a modern resolver for its verdict (RFC 6840, section 5.7), the
-// DO bit an old one; from one whose verdict does not count the signatures would be a waste.
+func noEDNS(rcode int) bool {
+	return rcode == miekg.RcodeFormatError || rcode == miekg.RcodeNotImplemented
+}
+
+// query makes a question. The AD bit asks a modern resolver for its verdict (RFC 6840, section
+// 5.7), the DO bit an old one; from one whose verdict does not count the signatures would be a
+// waste.
 func (s server) query(name string, qtype uint16, edns bool) *miekg.Msg {
 	m := new(miekg.Msg)
 	m.SetQuestion(name, qtype) // the id is from crypto/rand, the source port from the system
@@ -70,8 +76,8 @@ func (s server) over(ctx context.Context, network string, m *miekg.Msg) (*miekg.
 	return datagrams(conn, b, m)
 }
 
-// datagrams reads until the answer comes: one with another id or question is late or forged, and must
-// not end the wait for the right one.
+// datagrams reads until the answer comes: one with another id or question is late or forged, and
+// must not end the wait for the right one.
 func datagrams(conn net.Conn, query []byte, m *miekg.Msg) (*miekg.Msg, error) {
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
@@ -108,8 +114,8 @@ func streamed(conn net.Conn, query []byte, m *miekg.Msg) (*miekg.Msg, error) {
 	return reply, nil
 }
 
-// parseReply returns nil for what is no answer to m. An answer that is cut short in the middle of a record
-// is an answer if it says so.
+// parseReply returns nil for what is no answer to m. An answer that is cut short in the middle of
+// a record is an answer if it says so.
 func parseReply(b []byte, m *miekg.Msg) *miekg.Msg {
 	reply := new(miekg.Msg)
 	err := reply.Unpack(b)

@@ -15,20 +15,21 @@ import (
 
 // Limits on one answer.
 const (
-	// maxRecords is how many records of the type asked for are used; Postfix has the same cap. What is
-	// beyond it is dropped, MX by preference.
+	// maxRecords is how many records of the type asked for are used; Postfix has the same cap.
+	// What is beyond it is dropped, MX by preference.
 	maxRecords = 100
 	// maxAliases is the length of a chain of CNAMEs that is followed.
 	maxAliases = 10
 )
 
-// asker answers one question: a canonical name and a type. Client and Zone are askers; everything that
-// turns records into the types of this package is shared.
+// asker answers one question: a canonical name and a type. Client and Zone are askers; everything
+// that turns records into the types of this package is shared.
 type asker interface {
 	ask(ctx context.Context, name string, qtype uint16) (*answer, error)
 }
 
-// answer is what one question brought. It is shared by all who asked and by the cache: never changed.
+// answer is what one question brought. It is shared by all who asked and by the cache: never
+// changed.
 type answer struct {
 	records []miekg.RR // of the type asked for, owned by target
 	target  string     // the name at the end of the chain of aliases, canonical
@@ -74,8 +75,8 @@ func lookupMX(ctx context.Context, a asker, name string) ([]MX, bool, error) {
 	return out[:min(len(out), maxRecords)], ans.auth, nil
 }
 
-// lookupAddrs asks for AAAA and A at the same time. Where one of them fails the other still counts, but
-// such an answer is not authenticated.
+// lookupAddrs asks for AAAA and A at the same time. Where one of them fails the other still
+// counts, but such an answer is not authenticated.
 func lookupAddrs(ctx context.Context, a asker, name string) ([]netip.Addr, bool, error) {
 	var v6 *answer
 	var err6 error
@@ -162,7 +163,8 @@ func lookupPTR(ctx context.Context, a asker, ip netip.Addr) ([]string, bool, err
 	return out, ans.auth, nil
 }
 
-// lookupCNAME reads the chain off the answer to a question for addresses, for that one is asked anyhow.
+// lookupCNAME reads the chain off the answer to a question for addresses, for that one is asked
+// anyhow.
 func lookupCNAME(ctx context.Context, a asker, name string) (string, bool, error) {
 	ans, err := find(ctx, a, name, miekg.TypeA)
 	if ans.missing || err != nil && !errors.Is(err, ErrNotFound) {
@@ -230,7 +232,8 @@ func walk(rrs []miekg.RR, name string, qtype uint16) (target string, found []mie
 	}
 	for _, rr := range rrs {
 		h := rr.Header()
-		if h.Rrtype == qtype && h.Class == miekg.ClassINET && miekg.CanonicalName(h.Name) == target {
+		wanted := h.Rrtype == qtype && h.Class == miekg.ClassINET
+		if wanted && miekg.CanonicalName(h.Name) == target {
 			found = append(found, rr)
 		}
 	}

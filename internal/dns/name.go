@@ -13,9 +13,9 @@ const (
 	maxLabel = 63
 )
 
-// canonical returns the presentation form of a name that was given as raw text: lower case, absolute, odd
-// octets escaped. What mail hands us comes from strangers (a DKIM selector, the macros of an SPF record),
-// so a backslash in it is an octet like any other and never an escape.
+// canonical returns the presentation form of a name that was given as raw text: lower case,
+// absolute, odd octets escaped. What mail hands us comes from strangers (a DKIM selector, the
+// macros of an SPF record), so a backslash in it is an octet like any other and never an escape.
 //
 // A name that cannot be in the domain name system does not exist: the error is ErrNXDomain, as
 // RFC 7208, section 4.3, has it too.
@@ -25,13 +25,13 @@ func canonical(name string) (string, error) {
 		return ".", nil
 	}
 	if len(s) > maxName {
-		return "", fmt.Errorf("name of %d octets, the limit is %d: %w", len(s), maxName, ErrNXDomain)
+		return "", fmt.Errorf("name of %d octets, longer than %d: %w", len(s), maxName, ErrNXDomain)
 	}
 	plain, label := true, 0
 	for i := 0; i <= len(s); i++ {
 		if i == len(s) || s[i] == '.' {
 			if label == 0 || label > maxLabel {
-				return "", fmt.Errorf("name %q with a label of %d octets: %w", name, label, ErrNXDomain)
+				return "", fmt.Errorf("name %q, label of %d octets: %w", name, label, ErrNXDomain)
 			}
 			label = 0
 			continue
@@ -54,8 +54,8 @@ func canonical(name string) (string, error) {
 	return miekg.CanonicalName(presentation), nil
 }
 
-// normal returns the canonical form of a name in presentation form, whichever way its odd octets are
-// escaped.
+// normal returns the canonical form of a name in presentation form, whichever way its odd octets
+// are escaped.
 func normal(presentation string) (string, error) {
 	if !strings.Contains(presentation, `\\`) {
 		return miekg.CanonicalName(presentation), nil

@@ -11,8 +11,8 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// Server shows a Zone to other programs over UDP and TCP, on a loopback address only: it answers anybody,
-// for any name, and sets the AD bit as the Zone says.
+// Server shows a Zone to other programs over UDP and TCP, on a loopback address only: it answers
+// anybody, for any name, and sets the AD bit as the Zone says.
 type Server struct {
 	zone *Zone
 	udp  net.PacketConn
@@ -26,7 +26,7 @@ func Listen(addr string, z *Zone) (*Server, error) {
 		return nil, fmt.Errorf("address of the DNS server: %w", err)
 	}
 	if !ap.Addr().Unmap().IsLoopback() {
-		return nil, fmt.Errorf("DNS server on %s: it answers for every name, so only on loopback", ap)
+		return nil, fmt.Errorf("DNS server on %s: it answers every name, so only on loopback", ap)
 	}
 	// The port that TCP got may be taken for UDP; another try gets another.
 	for range 20 {
@@ -51,7 +51,8 @@ func (s *Server) Addr() netip.AddrPort {
 	return s.tcp.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Run answers until ctx ends, then closes the sockets and returns nil; or the error that ended it early.
+// Run answers until ctx ends, then closes the sockets and returns nil; or the error that ended it
+// early.
 func (s *Server) Run(ctx context.Context) error {
 	handler := miekg.HandlerFunc(s.serve)
 	servers := []*miekg.Server{

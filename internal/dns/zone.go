@@ -14,8 +14,8 @@ import (
 // Failure is how a name of a Zone fails.
 type Failure uint8
 
-// The failures. A Zone that is asked directly reports Timeout at once, so that no test waits; a Server
-// keeps silent.
+// The failures. A Zone that is asked directly reports Timeout at once, so that no test waits; a
+// Server keeps silent.
 const (
 	Works    Failure = iota // does not fail; takes an earlier failure back
 	ServFail                // the server cannot answer
@@ -23,10 +23,10 @@ const (
 	NXDomain                // the name does not exist, whatever records it has
 )
 
-// Zone is a small domain name system in memory: all names there are. It behaves as a recursive server in
-// front of real zones does: aliases are followed, wildcards stand for what is missing (RFC 4592), a name
-// with something below it exists. It is a Resolver, a Server shows it to other programs, and it may be
-// changed while it is asked. The zero value is empty.
+// Zone is a small domain name system in memory: all names there are. It behaves as a recursive
+// server in front of real zones does: aliases are followed, wildcards stand for what is missing
+// (RFC 4592), a name with something below it exists. It is a Resolver, a Server shows it to other
+// programs, and it may be changed while it is asked. The zero value is empty.
 type Zone struct {
 	mu       sync.RWMutex // guards what follows
 	nodes    map[string][]miekg.RR
@@ -91,8 +91,8 @@ func (z *Zone) CNAME(ctx context.Context, name string) (string, bool, error) {
 	return lookupCNAME(ctx, z, name)
 }
 
-// Fail makes questions for a name fail; types ("MX", "TXT") restrict it to those. A later call for the
-// same name replaces the earlier one.
+// Fail makes questions for a name fail; types ("MX", "TXT") restrict it to those. A later call
+// for the same name replaces the earlier one.
 func (z *Zone) Fail(name string, kind Failure, types ...string) {
 	f := failure{kind: kind}
 	for _, t := range types {
@@ -106,8 +106,8 @@ func (z *Zone) Fail(name string, kind Failure, types ...string) {
 	z.failures[miekg.CanonicalName(name)] = f
 }
 
-// Sign sets the authenticated bit of a name and everything below it, as a signed delegation does, or
-// clears it; the longest name decides. Sign(".", true) is a world that is signed all over.
+// Sign sets the authenticated bit of a name and everything below it, as a signed delegation does,
+// or clears it; the longest name decides. Sign(".", true) is a world that is signed all over.
 func (z *Zone) Sign(name string, yes bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -117,8 +117,8 @@ func (z *Zone) Sign(name string, yes bool) {
 	z.signed[miekg.CanonicalName(name)] = yes
 }
 
-// Asked says how often a question was put to the Zone, directly or through a Server: a test of the cost.
-// Without type it counts those of all types, without name those for all names.
+// Asked says how often a question was put to the Zone, directly or through a Server: a test of
+// the cost. Without type it counts those of all types, without name those for all names.
 func (z *Zone) Asked(name, qtype string) int {
 	z.mu.RLock()
 	defer z.mu.RUnlock()
@@ -138,11 +138,10 @@ func (z *Zone) ask(ctx context.Context, name string, qtype uint16) (*answer, err
 		return nil, temporary(err)
 	}
 	r := z.respond(name, qtype)
-	switch {
-	case r.failure == ServFail:
-		return nil, fmt.Errorf("%s of %s: %w: SERVFAIL", miekg.TypeToString[qtype], hostname(name), ErrTemporary)
-	case r.failure == Timeout:
-		return nil, fmt.Errorf("%s of %s: %w: no answer", miekg.TypeToString[qtype], hostname(name), ErrTemporary)
+	if r.failure != Works {
+		why := map[Failure]string{ServFail: "SERVFAIL", Timeout: "no answer"}[r.failure]
+		return nil, fmt.Errorf("%s of %s: %w: %s", miekg.TypeToString[qtype], hostname(name),
+			ErrTemporary, why)
 	}
 	return &answer{records: r.records, target: r.target, auth: r.auth, missing: r.missing}, nil
 }
@@ -201,8 +200,8 @@ func (z *Zone) respond(name string, qtype uint16) response {
 	}
 }
 
-// node returns the records of a name, made from a wildcard where it does not exist (RFC 4592, section
-// 3.3.1: the wildcard that counts is the one below the closest name that exists).
+// node returns the records of a name, made from a wildcard where it does not exist (RFC 4592,
+// section 3.3.1: the wildcard that counts is the one below the closest name that exists).
 func (z *Zone) node(name string) (rrs []miekg.RR, exists bool) {
 	if z.below[name] > 0 {
 		return z.nodes[name], true

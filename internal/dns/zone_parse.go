@@ -16,8 +16,8 @@ const (
 	defaultTTL     = 300 // seconds, where the text gives none
 )
 
-// ParseZone reads a zone file (RFC 1035, section 5) into a new Zone. Names without final dot are below
-// origin; $INCLUDE is refused.
+// ParseZone reads a zone file (RFC 1035, section 5) into a new Zone. Names without final dot are
+// below origin; $INCLUDE is refused.
 func ParseZone(origin, text string) (*Zone, error) {
 	z := new(Zone)
 	if err := z.Add(origin, text); err != nil {
@@ -46,9 +46,9 @@ func (z *Zone) Add(origin, text string) error {
 	return z.insert(rrs)
 }
 
-// Set replaces all records of a name; none removes it. A record is its type and its data as in a zone
-// file, "MX 10 mx.example.org", with names taken as absolute. The text of a TXT record stands without
-// quotes, spaces and semicolons as they are: "TXT v=spf1 mx -all".
+// Set replaces all records of a name; none removes it. A record is its type and its data as in a
+// zone file, "MX 10 mx.example.org", with names taken as absolute. The text of a TXT record
+// stands without quotes, spaces and semicolons as they are: "TXT v=spf1 mx -all".
 func (z *Zone) Set(name string, records ...string) error {
 	var rrs []miekg.RR
 	for _, r := range records {
@@ -81,8 +81,8 @@ func parseRecord(name, record string) (miekg.RR, error) {
 	return rr, err
 }
 
-// textRecord cuts a text into the strings of at most 255 octets that a TXT record is made of, in the
-// escaped form that the library keeps them in.
+// textRecord cuts a text into the strings of at most 255 octets that a TXT record is made of, in
+// the escaped form that the library keeps them in.
 func textRecord(name, text string) miekg.RR {
 	rr := &miekg.TXT{Hdr: miekg.RR_Header{Name: miekg.Fqdn(name), Rrtype: miekg.TypeTXT,
 		Class: miekg.ClassINET, Ttl: defaultTTL}}

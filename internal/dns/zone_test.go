@@ -43,7 +43,8 @@ func testZone(t testing.TB) *Zone {
 	return z
 }
 
-// resolvers runs a test against the Zone and against a Client that asks a Server of it: one behaviour.
+// resolvers runs a test against the Zone and against a Client that asks a Server of it: one
+// behaviour.
 func resolvers(t *testing.T, test func(t *testing.T, z *Zone, r Resolver)) {
 	t.Run("zone", func(t *testing.T) {
 		z := testZone(t)
@@ -185,7 +186,8 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// TestHalfAnswer: IPv4 stands though the server chokes on AAAA, as some do; DANE must not build on it.
+// TestHalfAnswer: IPv4 stands though the server chokes on AAAA, as some do; DANE must not build
+// on it.
 func TestHalfAnswer(t *testing.T) {
 	resolvers(t, func(t *testing.T, z *Zone, r Resolver) {
 		z.Sign(".", true)
