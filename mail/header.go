@@ -141,3 +141,6 @@ func (h Header) All(name string) []Field {
 	}
 	return out
 }
+
+// DateLayout is how RFC 5322, section 3.3, writes a time, for time.Format.
+const DateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"

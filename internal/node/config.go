@@ -220,3 +220,10 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Example returns a configuration file with every default and a comment where one is needed.
+func Example() ([]byte, error) {
+	cfg := Default()
+	cfg.Hostname, cfg.Domains, cfg.DataDir = "mx.example.org", []string{"example.org"}, "/var/lib/tallypost"
+	return toml.Marshal(cfg)
+}
