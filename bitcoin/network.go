@@ -61,7 +61,7 @@ type Network struct {
 	PruneAfterHeight Height
 	AssumedBlocksGB  int // disk that all blocks take, roughly
 	AssumedCoinsGB   int
-	ExpensiveChecks  bool // check block index and mempool all the time: regtest
+	ExpensiveChecks  bool // check index and mempool all the time: regtest
 	MockableTime     bool // setmocktime is allowed
 }
 

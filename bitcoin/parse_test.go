@@ -318,7 +318,9 @@ func TestCompactSize(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []string{"fd fc00", "fe ffff0000", "ff ffffffff00000000", "ff 0000000000000000"} {
+	for _, s := range []string{
+		"fd fc00", "fe ffff0000", "ff ffffffff00000000", "ff 0000000000000000",
+	} {
 		if _, _, err := ReadCompactSize(unhex(t, s)); err != ErrNonCanonical {
 			t.Errorf("%s: %v, want %v", s, err, ErrNonCanonical)
 		}
