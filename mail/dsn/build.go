@@ -14,9 +14,9 @@ import (
 // dateFormat is that of RFC 5322, section 3.3.
 const dateFormat = "Mon, 2 Jan 2006 15:04:05 -0700"
 
-// Build returns the notification and the envelope it travels in: the null reverse path, and the sender of
-// the message as its one recipient. An error means that there is nobody to tell, that the report is about
-// nothing, or that the message could not be read.
+// Build returns the notification and the envelope it travels in: the null reverse path, and the
+// sender of the message as its one recipient. An error means that there is nobody to tell, that the
+// report is about nothing, or that the message could not be read.
 func (r *Report) Build() (mail.Envelope, []byte, error) {
 	if r.Envelope.From.IsNull() {
 		return mail.Envelope{}, nil, ErrNullPath
@@ -54,8 +54,9 @@ func (r *Report) Build() (mail.Envelope, []byte, error) {
 	return env, b.Bytes(), nil
 }
 
-// needsUTF8 reports whether the notification is one of RFC 6533: where its own reader's address asks for
-// it, or where the message was internationalised and so its sender's servers can take the like.
+// needsUTF8 reports whether the notification is one of RFC 6533: where its own reader's address
+// asks for it, or where the message was internationalised and so its sender's servers can take the
+// like.
 func (r *Report) needsUTF8(orig *original) bool {
 	if !r.Envelope.From.IsASCII() {
 		return true
@@ -162,8 +163,8 @@ func writeTime(b *bytes.Buffer, name string, t time.Time) {
 	}
 }
 
-// wireAddress writes an address for a header field: the domain in A-labels where all is ASCII, U-labels
-// kept where the report is international anyway.
+// wireAddress writes an address for a header field: the domain in A-labels where all is ASCII,
+// U-labels kept where the report is international anyway.
 func wireAddress(a mail.Address, global bool) string {
 	if global || a.Domain == "" {
 		return a.String()
@@ -178,8 +179,8 @@ func (rcpt *Recipient) spokeSMTP() bool {
 		isDigit(s[1]) && isDigit(s[2]) && (len(s) == 3 || s[3] == ' ' || s[3] == '-')
 }
 
-// status returns a code of RFC 3463 whose class fits the action (RFC 3464, section 2.3.4): a failure may
-// keep the 4 of the delay it grew from.
+// status returns a code of RFC 3463 whose class fits the action (RFC 3464, section 2.3.4): a
+// failure may keep the 4 of the delay it grew from.
 func (rcpt *Recipient) status() string {
 	fits, general := "2", "2.0.0"
 	switch rcpt.Action {
@@ -229,7 +230,8 @@ func cut(s string, n int) string {
 	return s[:cutRune(s, n)] + " [...]"
 }
 
-// token returns 120 random bits in base 32: a boundary that no message can have been written to contain.
+// token returns 120 random bits in base 32: a boundary that no message can have been written to
+// contain.
 func token() string {
 	var raw [15]byte
 	rand.Read(raw[:])

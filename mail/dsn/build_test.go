@@ -188,7 +188,8 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestRecipientsStayApart: a report about one recipient names no other, whatever the trace fields say.
+// TestRecipientsStayApart: a report about one recipient names no other, whatever the trace fields
+// say.
 func TestRecipientsStayApart(t *testing.T) {
 	r := report(t)
 	r.Envelope.Recipients = []mail.Recipient{{Address: addr(t, "secret@example.com")}}

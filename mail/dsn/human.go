@@ -8,41 +8,55 @@ import (
 	"time"
 )
 
-// advice says in plain words what a status code means and what its reader can do. Codes are of RFC 3463,
-// RFC 7504, RFC 7505 and the IANA registry; a subject digit without a detail is the fallback.
+// advice says in plain words what a status code means and what its reader can do. Codes are of RFC
+// 3463, RFC 7504, RFC 7505 and the IANA registry; a subject digit without a detail is the fallback.
 type advice struct{ means, do string }
 
 var adviceFor = map[string]advice{
-	"1.0": {"There is something wrong with the address.", "Check the address with its owner."},
-	"1.1": {"The mailbox does not exist.", "Check the spelling, or ask the recipient another way."},
+	"1.0": {"There is something wrong with the address.",
+		"Check the address with its owner."},
+	"1.1": {"The mailbox does not exist.",
+		"Check the spelling, or ask the recipient another way."},
 	"1.2": {"The domain of the address does not exist or takes no mail.",
 		"Check what follows the @ sign."},
-	"1.3": {"The address is not well formed.", "Check the address for stray or missing characters."},
-	"1.6": {"The recipient has moved and left no new address.", "Ask the recipient another way."},
+	"1.3": {"The address is not well formed.",
+		"Check the address for stray or missing characters."},
+	"1.6": {"The recipient has moved and left no new address.",
+		"Ask the recipient another way."},
 	"1.8": {"The receiving server does not accept your address as a sender.",
 		"Ask the administrator of your own mail domain to check its DNS records."},
-	"1.10": {"The domain has declared that it takes no mail at all.", "Check what follows the @ sign."},
-	"2.0":  {"The mailbox cannot take the message.", "Try again later, or reach the recipient another way."},
-	"2.1":  {"The mailbox is disabled.", "Reach the recipient another way."},
+	"1.10": {"The domain has declared that it takes no mail at all.",
+		"Check what follows the @ sign."},
+	"2.0": {"The mailbox cannot take the message.",
+		"Try again later, or reach the recipient another way."},
+	"2.1": {"The mailbox is disabled.",
+		"Reach the recipient another way."},
 	"2.2": {"The recipient's mailbox is full.",
 		"Tell the recipient another way, and send again once there is room."},
 	"2.3": {"The message is too large for this recipient.",
 		"Make it smaller, or send a link instead of the attachment."},
-	"3.0": {"The receiving system has a fault.", "Send again later; tell the recipient if it persists."},
+	"3.0": {"The receiving system has a fault.",
+		"Send again later; tell the recipient if it persists."},
 	"3.4": {"The message is too large for the receiving server.",
 		"Make it smaller, or send a link instead of the attachment."},
-	"4.0": {"The receiving server could not be reached.", "Send again later."},
-	"4.1": {"The receiving server did not answer.", "Send again later, or reach the recipient another way."},
-	"4.2": {"The connection to the receiving server broke off.", "Send again later."},
-	"4.3": {"The domain name system gave no usable answer.", "Check what follows the @ sign, or send later."},
-	"4.4": {"No server could be found that takes mail for the domain.", "Check what follows the @ sign."},
+	"4.0": {"The receiving server could not be reached.",
+		"Send again later."},
+	"4.1": {"The receiving server did not answer.",
+		"Send again later, or reach the recipient another way."},
+	"4.2": {"The connection to the receiving server broke off.",
+		"Send again later."},
+	"4.3": {"The domain name system gave no usable answer.",
+		"Check what follows the @ sign, or send later."},
+	"4.4": {"No server could be found that takes mail for the domain.",
+		"Check what follows the @ sign."},
 	"4.6": {"The message went round in circles.",
 		"Tell the recipient: a forwarding leads back to where it began."},
 	"4.7": {"The message could not be delivered in the time allowed.",
 		"Send again later, or reach the recipient another way."},
 	"5.0": {"The two mail servers did not understand each other.",
 		"Pass this report on to the administrator of your mail server."},
-	"5.3": {"The message had too many recipients.", "Send it to fewer recipients at a time."},
+	"5.3": {"The message had too many recipients.",
+		"Send it to fewer recipients at a time."},
 	"6.0": {"The receiving server cannot take the content of the message.",
 		"Send it in another form, for instance as plain text."},
 	"6.7": {"An address holds characters that the receiving server cannot handle.",
@@ -112,7 +126,8 @@ func (r *Report) writeHuman(b *bytes.Buffer, orig *original) {
 }
 
 var sectionTitle = map[Action]string{
-	Failed: "It could NOT be delivered to the following address, and will not be tried again:",
+	Failed: "It could NOT be delivered to the following address, and will not be tried\r\n" +
+		"again:",
 	Delayed: "It could not be delivered yet to the following address. It is still being tried:\r\n" +
 		"you need not do anything, and should not send it again.",
 	Delivered: "It was delivered to the following address:",

@@ -22,8 +22,8 @@ type original struct {
 	date      string
 }
 
-// readOriginal reads what the report returns: the whole message only where the sender asked for it, the
-// news is bad, the message is small, and MIME can carry it as it is (RFC 3461, section 6.2).
+// readOriginal reads what the report returns: the whole message only where the sender asked for it,
+// the news is bad, the message is small, and MIME can carry it as it is (RFC 3461, section 6.2).
 func (r *Report) readOriginal() (*original, error) {
 	if r.Message == nil {
 		return &original{}, nil
@@ -70,8 +70,8 @@ func (r *Report) anyFailed() bool {
 	return false
 }
 
-// returnable reports whether a body can travel as 7bit or 8bit MIME (RFC 2045, section 2.8): CRLF line
-// ends only, no NUL, no line over 998 octets.
+// returnable reports whether a body can travel as 7bit or 8bit MIME (RFC 2045, section 2.8): CRLF
+// line ends only, no NUL, no line over 998 octets.
 func returnable(body []byte) bool {
 	for i, c := range body {
 		switch {
@@ -85,12 +85,13 @@ func returnable(body []byte) bool {
 
 // recipientFields are fields that servers write recipients of the envelope into. Who asks about one
 // recipient, or reads the report of a list, is not told of others by them.
-var recipientFields = []string{"Bcc", "Resent-Bcc", "Delivered-To", "X-Delivered-To", "X-Original-To",
-	"Original-Recipient", "Envelope-To", "X-Envelope-To", "X-Rcpt-To", "X-Forwarded-To", "Apparently-To"}
+var recipientFields = []string{"Bcc", "Resent-Bcc", "Delivered-To", "X-Delivered-To",
+	"X-Original-To", "Original-Recipient", "Envelope-To", "X-Envelope-To", "X-Rcpt-To",
+	"X-Forwarded-To", "Apparently-To"}
 
-// redactHeader copies the fields, with line ends made CRLF, except those that servers write recipients
-// into; a "for" clause in Received stays only if it names a recipient of this report. What the author wrote
-// into To and Cc stays: the author knows it.
+// redactHeader copies the fields, with line ends made CRLF, except those that servers write
+// recipients into; a "for" clause in Received stays only if it names a recipient of this report.
+// What the author wrote into To and Cc stays: the author knows it.
 func (r *Report) redactHeader(h mail.Header) []byte {
 	var b bytes.Buffer
 fields:
@@ -167,8 +168,8 @@ func (r *Report) names(addr string) bool {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-// messageID returns a Message-ID that can be quoted in References: brackets, one @, visible characters, no
-// longer than a line. Else "".
+// messageID returns a Message-ID that can be quoted in References: brackets, one @, visible
+// characters, no longer than a line. Else "".
 func messageID(s string) string {
 	if len(s) < 5 || len(s) > maxToken || s[0] != '<' || s[len(s)-1] != '>' {
 		return ""

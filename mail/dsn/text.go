@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"mime/quotedprintable"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Limits on the lines we write (RFC 5322, section 2.1.1). maxToken leaves room below 998 octets for the
-// name of a field; a longer run without a space, which only an attacker writes, is broken by force.
+// Limits on the lines we write (RFC 5322, section 2.1.1). maxToken leaves room below 998 octets for
+// the name of a field; a longer run without a space, which only an attacker writes, is broken by
+// force.
 const (
 	softLine = 76
 	maxLine  = 998
@@ -29,8 +31,8 @@ func ascii[T string | []byte](s T) bool {
 	return true
 }
 
-// clean makes one line of text harmless: controls and what turns the direction of writing become '?',
-// white space a space, octets that are no UTF-8 become \x{HEX}. Nothing of it can end a line.
+// clean makes one line of text harmless: controls and what turns the direction of writing become
+// '?', white space a space, octets that are no UTF-8 become \x{HEX}. Nothing of it can end a line.
 func clean(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
@@ -67,8 +69,8 @@ func escape(s string) string {
 	return b.String()
 }
 
-// field writes "name: value", cleaned and folded. Each LF in value is folded where it stands, so that a
-// reply keeps its lines; utf8ok says that the field may hold more than ASCII.
+// field writes "name: value", cleaned and folded. Each LF in value is folded where it stands, so
+// that a reply keeps its lines; utf8ok says that the field may hold more than ASCII.
 func field(b *bytes.Buffer, name, value string, utf8ok bool) {
 	b.WriteString(name)
 	b.WriteByte(':')
@@ -82,7 +84,8 @@ func field(b *bytes.Buffer, name, value string, utf8ok bool) {
 			line = escape(line)
 		}
 		for i, w := range strings.Split(line, " ") {
-			// The first word stays beside the name: some parsers take "To:" at a line's end for empty.
+			// The first word stays beside the name: some parsers take "To:" at a line's end for
+			// empty.
 			newLine := !fresh && (i == 0 || w != "" && col+1+len(w) > softLine)
 			col = word(b, w, col, newLine)
 			fresh = false
@@ -91,7 +94,8 @@ func field(b *bytes.Buffer, name, value string, utf8ok bool) {
 	b.WriteString("\r\n")
 }
 
-// word writes a space and a word, first a line end if newLine is set, and returns the column it ended in.
+// word writes a space and a word, first a line end if newLine is set, and returns the column it
+// ended in.
 func word(b *bytes.Buffer, w string, col int, newLine bool) int {
 	for {
 		if newLine {
@@ -140,4 +144,30 @@ func longLine(text []byte) bool {
 		text = text[min(i+1, len(text)):]
 	}
 	return false
+}
+
+// unescape undoes \x{HEXPOINT} of RFC 6533, section 3.
+func unescape(s string) string {
+	if !strings.Contains(s, `\x{`) {
+		return s
+	}
+	var b strings.Builder
+	for {
+		i := strings.Index(s, `\x{`)
+		if i < 0 {
+			break
+		}
+		hex, rest, ok := strings.Cut(s[i+3:], "}")
+		r, err := strconv.ParseUint(hex, 16, 32)
+		if !ok || err != nil || !utf8.ValidRune(rune(r)) || r < 0x20 {
+			b.WriteString(s[:i+3])
+			s = s[i+3:]
+			continue
+		}
+		b.WriteString(s[:i])
+		b.WriteRune(rune(r))
+		s = rest
+	}
+	b.WriteString(s)
+	return b.String()
 }
