@@ -33,15 +33,16 @@ var floors = map[string][]string{
 	"bitcoin": {},
 
 	// 2 rules
-	"mail/smtp":      {"@ground", "mail"},
-	"mail/dkim":      {"@ground", "mail"},
-	"mail/dmarc":     {"@ground", "mail"},
-	"mail/tlspolicy": {"@ground", "mail"},
-	"mail/dsn":       {"@ground", "mail"},
-	"mail/srs":       {"mail"},
-	"bitcoin/secp":   {},
-	"bitcoin/script": {"bitcoin", "bitcoin/secp"},
-	"bitcoin/wire":   {"bitcoin", "bitcoin/secp"},
+	"mail/smtp":             {"@ground", "mail"},
+	"mail/dkim":             {"@ground", "mail"},
+	"mail/dmarc":            {"@ground", "mail"},
+	"mail/tlspolicy":        {"@ground", "mail"},
+	"mail/dsn":              {"@ground", "mail"},
+	"mail/srs":              {"mail"},
+	"bitcoin/secp":          {},
+	"bitcoin/script":        {"bitcoin", "bitcoin/secp"},
+	"bitcoin/wire":          {"bitcoin", "bitcoin/secp", "bitcoin/secp/ellswift"},
+	"bitcoin/secp/ellswift": {},
 
 	// 3 rules²
 	"bitcoin/consensus": {"bitcoin", "bitcoin/secp", "bitcoin/script"},
