@@ -47,6 +47,18 @@ func parseTx(b []byte, witness bool) (*Tx, int, error) {
 	return tx, s.off, nil
 }
 
+// ParseTxs reads n transactions, one behind the other, at the start of b, with one set of slabs for
+// all, and returns the octets that they take.
+func ParseTxs(b []byte, n int) ([]Tx, int, error) {
+	s := scanner{b: b}
+	for i := range n {
+		if err := s.tx(true); err != nil {
+			return nil, 0, fmt.Errorf("transaction %d of %d: %w at octet %d", i, n, err, s.off)
+		}
+	}
+	return s.arena().txs(n), s.off, nil
+}
+
 // ParseBlock reads a block that fills b. The block keeps b: it must not change.
 func ParseBlock(b []byte) (*Block, error) {
 	block, n, err := ParseBlockPrefix(b)
@@ -64,18 +76,14 @@ func ParseBlockPrefix(b []byte) (*Block, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("block: %w at octet %d", err, s.off)
 	}
-	block := &Block{
-		Header: header([HeaderSize]byte(b)),
-		Txs:    make([]Tx, txs),
-		hash:   DoubleHash(b[:HeaderSize]),
-		raw:    b[:s.off:s.off],
-	}
 	a := s.arena()
 	a.off = HeaderSize + CompactSizeLen(uint64(txs))
-	for i := range block.Txs {
-		a.tx(&block.Txs[i], true)
-	}
-	return block, s.off, nil
+	return &Block{
+		Header: header([HeaderSize]byte(b)),
+		Txs:    a.txs(txs),
+		hash:   DoubleHash(b[:HeaderSize]),
+		raw:    b[:s.off:s.off],
+	}, s.off, nil
 }
 
 // scanner is the first pass: it walks over an encoding, checks it and counts what is in it.
@@ -251,6 +259,14 @@ type arena struct {
 	items [][]byte
 	sha   hash.Hash // for what exceeds base
 	base  [2048]byte
+}
+
+func (a *arena) txs(n int) []Tx {
+	txs := make([]Tx, n)
+	for i := range txs {
+		a.tx(&txs[i], true)
+	}
+	return txs
 }
 
 func (a *arena) tx(tx *Tx, witness bool) {
