@@ -1,9 +1,6 @@
 package mail
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // EventKind is the name of an event as ETSI EN 319 522-1, clause 6, has it, or one of our own for what
 // the standard has no name for. A kind never promises more than its name: we are no accredited service.
@@ -67,6 +64,5 @@ type Peer struct {
 // Canonical returns the octets a commitment is made of. They are kept and shown as they are: a verifier
 // hashes them and never encodes anew.
 func (e Event) Canonical() ([]byte, error) {
-	e.Time = e.Time.UTC()
-	return json.Marshal(e)
+	return e.AppendCanonical(nil)
 }
