@@ -1,10 +1,11 @@
 package secp
 
-// Batch collects Schnorr signatures whose answer can wait, so that an engine may verify them together in
-// less time than one by one. It is used by one goroutine. The zero value is ready, without salt.
+// Batch collects Schnorr signatures whose answer can wait, so that an engine may verify them
+// together in less time than one by one. It is used by one goroutine. The zero value is ready,
+// without salt.
 type Batch struct {
-	// Salt goes into the coefficients beside a hash of all signatures. A node draws it at random once; with
-	// a zero one the coefficients are still as BIP 340 has them, but can be foreseen.
+	// Salt goes into the coefficients beside a hash of all signatures. A node draws it at random
+	// once; with a zero one the coefficients are still as BIP 340 has them, but can be foreseen.
 	Salt [32]byte
 
 	items []SchnorrSignature
@@ -23,8 +24,8 @@ func (b *Batch) Len() int { return len(b.items) }
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() { b.items, b.tags = b.items[:0], b.tags[:0] }
 
-// Verify reports whether every signature of the batch is valid. If not, the tag is that of the first one
-// that is not: a failed batch is verified again one by one.
+// Verify reports whether every signature of the batch is valid. If not, the tag is that of the
+// first one that is not: a failed batch is verified again one by one.
 func (b *Batch) Verify(e Engine) (tag int, ok bool) {
 	if len(b.items) == 0 || len(b.items) > 1 && e.VerifySchnorrBatch(b.items, &b.Salt) {
 		return 0, true

@@ -4,13 +4,14 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 )
 
-// Decred is the engine on decred's secp256k1, the library that btcd uses: slow, proven by years of use, and
-// the one that others are compared with. Its batches are loops.
+// Decred is the engine on decred's secp256k1, the library that btcd uses: slow, proven by years of
+// use, and the one that others are compared with. Its batches are loops.
 type Decred struct{}
 
 var _ Engine = Decred{}
 
-// VerifyECDSA checks that r is the x coordinate of (e·G + r·Q) / s modulo the order (SEC 1, section 4.1.4).
+// VerifyECDSA checks that r is the x coordinate of (e·G + r·Q) / s modulo the order (SEC 1, section
+// 4.1.4).
 func (Decred) VerifyECDSA(key []byte, digest *[32]byte, rs *[64]byte) bool {
 	var q secp256k1.JacobianPoint
 	if !parsePoint(key, &q) {
@@ -83,8 +84,8 @@ func (Decred) VerifyTweak(output *[32]byte, odd bool, internal, tweak *[32]byte)
 	return *p.X.Bytes() == *output && p.Y.IsOdd() == odd
 }
 
-// addTweak adds tweak·G to a point and makes the sum affine. It answers false where the tweak is not below
-// the order or the sum is at infinity.
+// addTweak adds tweak·G to a point and makes the sum affine. It answers false where the tweak is
+// not below the order or the sum is at infinity.
 func addTweak(p *secp256k1.JacobianPoint, tweak *[32]byte) bool {
 	var t secp256k1.ModNScalar
 	if t.SetBytes(tweak) != 0 {
@@ -115,8 +116,8 @@ func liftX(x *[32]byte, p *secp256k1.JacobianPoint) bool {
 	return true
 }
 
-// parsePoint reads a public key in any form that libsecp256k1 parses: 02 or 03 and x; 04, x and y; or 06
-// or 07, x and y, where the last bit of the prefix is the oddness of y.
+// parsePoint reads a public key in any form that libsecp256k1 parses: 02 or 03 and x; 04, x and y;
+// or 06 or 07, x and y, where the last bit of the prefix is the oddness of y.
 func parsePoint(key []byte, p *secp256k1.JacobianPoint) bool {
 	p.Z.SetInt(1)
 	switch {

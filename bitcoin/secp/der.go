@@ -2,10 +2,11 @@ package secp
 
 import "bytes"
 
-// ParseDER reads an ECDSA signature into r and s, 32 octets each, as laxly as the block chain before BIP 66
-// demands: lengths longer than needed, padding, negative numbers and octets after the end are all accepted
-// (Core pubkey.cpp, ecdsa_signature_parse_der_lax). The length of the sequence is read but not believed.
-// Numbers that do not fit below the order of the group come out as zero, a signature that nothing verifies.
+// ParseDER reads an ECDSA signature into r and s, 32 octets each, as laxly as the block chain
+// before BIP 66 demands: lengths longer than needed, padding, negative numbers and octets after the
+// end are all accepted (Core pubkey.cpp, ecdsa_signature_parse_der_lax). The length of the sequence
+// is read but not believed. Numbers that do not fit below the order of the group come out as zero,
+// a signature that nothing verifies.
 func ParseDER(sig []byte) (rs [64]byte, ok bool) {
 	rest, ok := derSequence(sig)
 	if !ok {
@@ -80,8 +81,8 @@ func AppendDER(dst []byte, rs *[64]byte) []byte {
 	return s.append(r.append(dst))
 }
 
-// derNumber is a positive number without leading zeros; pad says that its first bit is set, so that DER
-// wants a zero octet before it.
+// derNumber is a positive number without leading zeros; pad says that its first bit is set, so that
+// DER wants a zero octet before it.
 type derNumber struct {
 	digits []byte
 	pad    int
@@ -105,8 +106,8 @@ func (n derNumber) append(dst []byte) []byte {
 	return append(dst, n.digits...)
 }
 
-// LowS reports whether s, the second half of rs, is at most half the order of the group: the only form that
-// relay policy accepts (BIP 146).
+// LowS reports whether s, the second half of rs, is at most half the order of the group: the only
+// form that relay policy accepts (BIP 146).
 func LowS(rs *[64]byte) bool { return bytes.Compare(rs[32:], halfOrder[:]) <= 0 }
 
 // The order of the group and its half, big-endian (SEC 2, section 2.4.1).

@@ -9,7 +9,8 @@ import (
 // PublicKey is a point of the curve other than infinity.
 type PublicKey struct{ x, y [32]byte }
 
-// ParsePublicKey reads a key in compressed, uncompressed or hybrid form and checks that it is on the curve.
+// ParsePublicKey reads a key in compressed, uncompressed or hybrid form and checks that it is on
+// the curve.
 func ParsePublicKey(b []byte) (PublicKey, error) {
 	var p secp256k1.JacobianPoint
 	if !parsePoint(b, &p) {
@@ -69,8 +70,9 @@ func (k PublicKey) AddTweak(tweak *[32]byte) (PublicKey, error) {
 	return publicKey(&p), nil
 }
 
-// TaprootOutput returns the output key of BIP 341 for an internal key, and the oddness of its y coordinate,
-// which a control block records. root is the Merkle root of the script tree, or empty without scripts.
+// TaprootOutput returns the output key of BIP 341 for an internal key, and the oddness of its y
+// coordinate, which a control block records. root is the Merkle root of the script tree, or empty
+// without scripts.
 func TaprootOutput(internal *[32]byte, root []byte) (output [32]byte, odd bool, err error) {
 	p, err := LiftX(internal)
 	if err != nil {

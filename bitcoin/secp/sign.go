@@ -60,9 +60,9 @@ func (k *PrivateKey) TapTweak(root []byte) (*PrivateKey, error) {
 	return even.AddTweak(&tweak)
 }
 
-// SignECDSA returns r and s of 32 octets each; AppendDER encodes them. The nonce is that of RFC 6979, s is
-// low. Where lowR is set, nonces are tried until r is short too, as Core's wallet does to save an octet
-// (Core key.cpp, CKey::Sign).
+// SignECDSA returns r and s of 32 octets each; AppendDER encodes them. The nonce is that of RFC
+// 6979, s is low. Where lowR is set, nonces are tried until r is short too, as Core's wallet does
+// to save an octet (Core key.cpp, CKey::Sign).
 func (k *PrivateKey) SignECDSA(digest *[32]byte, lowR bool) [64]byte {
 	key := k.d.Bytes()
 	var extra []byte
@@ -95,11 +95,12 @@ func (k *PrivateKey) signECDSA(digest *[32]byte, nonce *secp256k1.ModNScalar) (r
 	return rs, true
 }
 
-// errNonce cannot be met by anybody who does not search for it for longer than the universe has lasted.
+// errNonce cannot be met by anybody who does not search for it for longer than the universe has
+// lasted.
 var errNonce = errors.New("sign: the nonce is zero")
 
-// SignSchnorr returns the signature of BIP 340, "Default Signing". aux is fresh randomness, or zero where
-// none is to be had.
+// SignSchnorr returns the signature of BIP 340, "Default Signing". aux is fresh randomness, or zero
+// where none is to be had.
 func (k *PrivateKey) SignSchnorr(msg []byte, aux *[32]byte) ([64]byte, error) {
 	var sig [64]byte
 	pub := k.PublicKey()
