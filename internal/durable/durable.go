@@ -103,6 +103,7 @@ func (c *Config) fill() {
 	if c.KeepFree == 0 {
 		c.KeepFree = 4
 	}
+	c.KeepFree = max(c.KeepFree, readySlots)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

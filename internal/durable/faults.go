@@ -2,13 +2,14 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // Errors that Faults makes.
@@ -17,20 +18,23 @@ var (
 	ErrSync     = errors.New("input/output error")
 )
 
-// Faults is a file system in memory for tests of what must survive: its power can be cut before any write
-// or sync, its disk can be full, its syncs can fail.
+// Faults is a file system in memory for tests of what must survive: its power can be cut before any
+// operation that changes something, its disk can be full, its syncs can fail.
 type Faults struct {
-	vfs.FS
-	mem *vfs.MemFS
+	vfs.FS // in memory
+
+	// power is held for reading by every operation that changes something, for as long as it lasts, and
+	// for writing while the power goes: no operation is half done in what the disk holds then.
+	power sync.RWMutex
+	image *vfs.MemFS // guarded by power; what the disk held when the power went
 
 	mu       sync.Mutex
-	ops      int        // guarded by mu; operations that change something
-	cutAt    int        // guarded by mu; the operation before which the power goes; 0: none
-	keep     int        // guarded by mu
-	seed     uint64     // guarded by mu
-	image    *vfs.MemFS // guarded by mu; what the disk held when the power went
-	full     Fullness   // guarded by mu
-	failSync string     // guarded by mu; part of the path of files whose syncs fail
+	ops      int      // guarded by mu; operations that change something
+	cutAt    int      // guarded by mu; the operation before which the power goes; 0: none
+	keep     int      // guarded by mu
+	seed     uint64   // guarded by mu
+	full     Fullness // guarded by mu
+	failSync string   // guarded by mu; part of the path of files whose syncs fail
 }
 
 // Fullness says what a full disk refuses.
@@ -43,15 +47,12 @@ const (
 	NoWrites             // nothing can be written, as where each write takes new blocks
 )
 
-// NewFaults returns an empty file system without faults. A nil from begins empty; else it begins as a copy
-// of what from holds.
+// NewFaults returns a file system without faults that holds what from holds, or nothing if that is nil.
 func NewFaults(from *vfs.MemFS) *Faults {
-	f := &Faults{mem: from}
 	if from == nil {
-		f.mem = vfs.NewCrashableMem()
+		from = vfs.NewCrashableMem()
 	}
-	f.FS = errorfs.Wrap(f.mem, errorfs.InjectorFunc(f.inject))
-	return f
+	return &Faults{FS: from}
 }
 
 // CutPower has the power go before the nth operation from now that changes something, the first being 1.
@@ -64,8 +65,8 @@ func (f *Faults) CutPower(n, keep int, seed uint64) {
 
 // Image is what the disk held when the power went; nil if it has not gone.
 func (f *Faults) Image() *vfs.MemFS {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.power.RLock()
+	defer f.power.RUnlock()
 	return f.image
 }
 
@@ -92,43 +93,138 @@ func (f *Faults) FailSync(part string) {
 
 // Clone returns what the disk would hold if the power went now, with keep percent of what was not synced.
 func (f *Faults) Clone(keep int, seed uint64) *vfs.MemFS {
-	return f.mem.CrashClone(vfs.CrashCloneCfg{
+	return f.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{
 		UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(seed, 0)),
 	})
 }
 
-func (f *Faults) inject(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() == errorfs.OpIsRead || op.Kind == errorfs.OpFileClose {
-		return nil
+// change is the kind of an operation that changes something.
+type change uint8
+
+const (
+	changeName  change = iota // remove, rename, make a directory
+	changeGrow                // takes new blocks
+	changeWrite               // writes to blocks that may be allocated
+	changeSync
+)
+
+// do counts an operation and carries it out, or has it fail.
+func (f *Faults) do(kind change, path string, op func() error) error {
+	if f.isLast() {
+		f.power.Lock()
+		if f.image == nil {
+			f.image = f.Clone(f.keep, f.seed)
+		}
+		f.power.Unlock()
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.power.RLock()
+	defer f.power.RUnlock()
 	if f.image != nil {
 		return ErrPowerCut
 	}
-	f.ops++
-	if f.cutAt == f.ops {
-		f.image = f.Clone(f.keep, f.seed)
-		return ErrPowerCut
+	if err := f.fault(kind, path); err != nil {
+		return err
 	}
-	switch op.Kind {
-	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
-		if f.failSync != "" && strings.Contains(op.Path, f.failSync) {
-			return ErrSync
-		}
-	case errorfs.OpCreate, errorfs.OpFilePreallocate, errorfs.OpFileWrite:
+	return op()
+}
+
+func (f *Faults) isLast() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	return f.ops == f.cutAt
+}
+
+func (f *Faults) fault(kind change, path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch kind {
+	case changeGrow:
 		if f.full >= NoNewBlocks {
 			return syscall.ENOSPC
 		}
-	case errorfs.OpFileWriteAt:
+	case changeWrite:
 		if f.full >= NoWrites {
 			return syscall.ENOSPC
+		}
+	case changeSync:
+		if f.failSync != "" && strings.Contains(path, f.failSync) {
+			return ErrSync
 		}
 	}
 	return nil
 }
 
-// GetDiskUsage tells of a disk that is nearly full or nearly empty, as SetFull has it.
+func (f *Faults) file(kind change, path string, open func() (vfs.File, error)) (file vfs.File, err error) {
+	err = f.do(kind, path, func() error {
+		file, err = open()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &faultyFile{file, f, path}, nil
+}
+
+// Create, and the methods below, are as vfs.FS has them.
+func (f *Faults) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return f.file(changeGrow, name, func() (vfs.File, error) { return f.FS.Create(name, c) })
+}
+
+// OpenReadWrite opens a file for both, and makes it if need be.
+func (f *Faults) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	return f.file(changeName, name, func() (vfs.File, error) { return f.FS.OpenReadWrite(name, c, o...) })
+}
+
+// ReuseForWrite renames a file and opens it.
+func (f *Faults) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return f.file(changeName, to, func() (vfs.File, error) { return f.FS.ReuseForWrite(from, to, c) })
+}
+
+// OpenDir opens a directory, to sync it.
+func (f *Faults) OpenDir(name string) (vfs.File, error) {
+	file, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyFile{file, f, name}, nil
+}
+
+// Link makes a second name.
+func (f *Faults) Link(from, to string) error {
+	return f.do(changeName, to, func() error { return f.FS.Link(from, to) })
+}
+
+// Remove removes a file.
+func (f *Faults) Remove(name string) error {
+	return f.do(changeName, name, func() error { return f.FS.Remove(name) })
+}
+
+// RemoveAll removes a tree.
+func (f *Faults) RemoveAll(name string) error {
+	return f.do(changeName, name, func() error { return f.FS.RemoveAll(name) })
+}
+
+// Rename renames a file.
+func (f *Faults) Rename(from, to string) error {
+	return f.do(changeName, to, func() error { return f.FS.Rename(from, to) })
+}
+
+// MkdirAll makes directories.
+func (f *Faults) MkdirAll(dir string, perm os.FileMode) error {
+	return f.do(changeName, dir, func() error { return f.FS.MkdirAll(dir, perm) })
+}
+
+// Lock locks a file.
+func (f *Faults) Lock(name string) (c io.Closer, err error) {
+	err = f.do(changeName, name, func() error {
+		c, err = f.FS.Lock(name)
+		return err
+	})
+	return c, err
+}
+
+// GetDiskUsage tells of a disk that is full, or nearly empty, as SetFull has it.
 func (f *Faults) GetDiskUsage(string) (vfs.DiskUsage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -137,4 +233,43 @@ func (f *Faults) GetDiskUsage(string) (vfs.DiskUsage, error) {
 		u.AvailBytes = 0
 	}
 	return u, nil
+}
+
+// faultyFile is a file of Faults that was opened for writing, or a directory.
+type faultyFile struct {
+	vfs.File
+	fs   *Faults
+	path string
+}
+
+func (f *faultyFile) Write(p []byte) (n int, err error) {
+	err = f.fs.do(changeGrow, f.path, func() error {
+		n, err = f.File.Write(p)
+		return err
+	})
+	return n, err
+}
+
+func (f *faultyFile) WriteAt(p []byte, off int64) (n int, err error) {
+	err = f.fs.do(changeWrite, f.path, func() error {
+		n, err = f.File.WriteAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+func (f *faultyFile) Preallocate(off, n int64) error {
+	return f.fs.do(changeGrow, f.path, func() error { return f.File.Preallocate(off, n) })
+}
+
+func (f *faultyFile) Sync() error { return f.fs.do(changeSync, f.path, f.File.Sync) }
+
+func (f *faultyFile) SyncData() error { return f.fs.do(changeSync, f.path, f.File.SyncData) }
+
+func (f *faultyFile) SyncTo(n int64) (full bool, err error) {
+	err = f.fs.do(changeSync, f.path, func() error {
+		full, err = f.File.SyncTo(n)
+		return err
+	})
+	return full, err
 }

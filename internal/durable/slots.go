@@ -138,8 +138,11 @@ func (l *Log) makeSlot(enough int) error {
 		return fmt.Errorf("new segment %s: %w", name, err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.free = append(l.free, seg)
+	if len(l.free) < l.cfg.KeepFree {
+		l.free, seg = append(l.free, seg), nil
+	}
+	l.mu.Unlock()
+	l.remove(seg)
 	return nil
 }
 
