@@ -16,13 +16,22 @@ const (
 	KindMutated
 	// KindTimeFuture: the time of the header lies too far ahead; later the same header may be right.
 	KindTimeFuture
-	// KindMissingPrev: the block does not follow the one it was judged against.
+	// KindMissingPrev: the block does not follow the one it was judged against, or that is not known.
 	KindMissingPrev
 	// KindMissingInputs: a transaction spends an output that does not exist or is spent. Inside a block
 	// that is KindConsensus.
 	KindMissingInputs
 	// KindPrematureSpend: a transaction is right, but not yet. Inside a block that is KindConsensus.
 	KindPrematureSpend
+
+	// The last ones are for who keeps the chain; nothing here returns them.
+
+	// KindInvalidPrev: an ancestor of the block is not valid.
+	KindInvalidPrev
+	// KindCachedInvalid: the block was found to be not valid before.
+	KindCachedInvalid
+	// KindLowWork: the header may be on a chain with too little work to be kept.
+	KindLowWork
 )
 
 // Error tells why a header, block or transaction is not valid.

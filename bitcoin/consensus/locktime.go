@@ -48,10 +48,10 @@ type Medians interface {
 	MedianTimePast(bitcoin.Height) (uint32, error)
 }
 
-// SequenceLocks returns the relative lock of a transaction whose input i spends an output created at the
-// height that created(i) returns. It holds from BIP 68's activation on. The version counts without
-// sign: one that was written as negative binds too.
-func SequenceLocks(tx *bitcoin.Tx, created func(i int) bitcoin.Height, past Medians) (SequenceLock, error) {
+// SequenceLocks returns the relative lock of a transaction whose inputs spend coins of these origins. An
+// output that is in no block yet counts as created by the next one. The rule holds from the activation of
+// BIP 68 on. The version has no sign: one that was meant as negative binds too.
+func SequenceLocks(tx *bitcoin.Tx, origins []Origin, past Medians) (SequenceLock, error) {
 	lock := SequenceLock{Height: -1, Time: -1}
 	if tx.Version < 2 {
 		return lock, nil
@@ -61,7 +61,7 @@ func SequenceLocks(tx *bitcoin.Tx, created func(i int) bitcoin.Height, past Medi
 		if sequence&sequenceDisableFlag != 0 {
 			continue
 		}
-		height, span := created(i), sequence&sequenceMask
+		height, span := origins[i].Height, sequence&sequenceMask
 		if sequence&sequenceTimeFlag == 0 {
 			lock.Height = max(lock.Height, height+bitcoin.Height(span)-1)
 			continue

@@ -89,23 +89,23 @@ func spendsTwice(ins []bitcoin.TxIn) bool {
 	return false
 }
 
-// CheckInputs judges a transaction that is not a coinbase against the coins that its inputs spend, coins[i]
-// by input i, in a block of this height, and returns the fee (Bitcoin Core consensus/tx_verify.cpp,
-// CheckTxInputs). The transaction must have passed CheckTransaction.
-func CheckInputs(tx *bitcoin.Tx, coins []Coin, height bitcoin.Height) (fee bitcoin.Amount, err error) {
-	for i := range coins {
-		if coins[i].IsSpent() {
+// CheckInputs judges a transaction that is not a coinbase against the coins that its inputs spend, in a
+// block of this height, and returns the fee (Bitcoin Core consensus/tx_verify.cpp, CheckTxInputs). The
+// transaction must have passed CheckTransaction.
+func CheckInputs(tx *bitcoin.Tx, spent Spent, height bitcoin.Height) (fee bitcoin.Amount, err error) {
+	for _, origin := range spent.Origins {
+		if origin.IsSpent() {
 			return 0, missingInputs()
 		}
 	}
 	var in bitcoin.Amount
-	for i := range coins {
-		coin := &coins[i]
-		if depth := height - coin.Height; coin.Coinbase && depth < CoinbaseMaturity {
+	for i, origin := range spent.Origins {
+		if depth := height - origin.Height; origin.Coinbase && depth < CoinbaseMaturity {
 			return 0, &Error{KindPrematureSpend, "bad-txns-premature-spend-of-coinbase",
 				fmt.Sprintf("tried to spend coinbase at depth %d", depth)}
 		}
-		if in += coin.Out.Value; !coin.Out.Value.Valid() || !in.Valid() {
+		value := spent.Outs[i].Value
+		if in += value; !value.Valid() || !in.Valid() {
 			return 0, invalid("bad-txns-inputvalues-outofrange", "")
 		}
 	}

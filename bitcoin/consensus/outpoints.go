@@ -49,7 +49,7 @@ func (o *outpoints) find(out *bitcoin.OutPoint) int {
 func (o *outpoints) seek(out *bitcoin.OutPoint) (slot uint64, position int) {
 	const golden = 0x9e3779b97f4a7c15 // spreads the outputs of one transaction
 	hash := maphash.Bytes(o.seed, out.TxID[:]) + uint64(out.Index)
-	for slot = hash * golden >> o.shift; o.slots[slot] != 0; slot = (slot + 1) % uint64(len(o.slots)) {
+	for slot = hash * golden >> o.shift; o.slots[slot] != 0; slot = (slot + 1) & uint64(len(o.slots)-1) {
 		if at := int(o.slots[slot]) - 1; o.list[at] == *out {
 			return slot, at
 		}

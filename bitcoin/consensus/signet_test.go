@@ -1,0 +1,149 @@
+package consensus
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/script"
+	"github.com/tallypost/tallypost/bitcoin/secp"
+)
+
+func testKey(t testing.TB, seed byte) *secp.PrivateKey {
+	t.Helper()
+	key, err := secp.ParsePrivateKey(&[32]byte{31: seed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// signetWith returns a signet with a challenge of its own and no difficulty.
+func signetWith(challenge []byte) *bitcoin.Network {
+	net := bitcoin.Regtest()
+	net.SignetChallenge = challenge
+	return net
+}
+
+// solution encodes an input's script and witness as BIP 325 has them.
+func solution(scriptSig []byte, witness ...[]byte) []byte {
+	b := bitcoin.AppendCompactSize(nil, uint64(len(scriptSig)))
+	b = append(b, scriptSig...)
+	b = bitcoin.AppendCompactSize(b, uint64(len(witness)))
+	for _, item := range witness {
+		b = append(bitcoin.AppendCompactSize(b, uint64(len(item))), item...)
+	}
+	return b
+}
+
+// putSolution makes the coinbase commit to the witnesses, unless it does, and carry the pushes after that.
+func putSolution(d *draft, pushes ...[]byte) {
+	if WitnessCommitment(&d.Txs[0]) < 0 {
+		d.commit()
+	}
+	out := &d.Txs[0].Out[WitnessCommitment(&d.Txs[0])]
+	for _, push := range pushes {
+		out.Script = script.AppendPush(slices.Clip(out.Script), push)
+	}
+	d.Header.MerkleRoot, _ = d.MerkleRoot()
+	d.asIs = true
+}
+
+// signetSign returns the solution for a draft by the holder of a key. The draft has a commitment.
+func signetSign(t testing.TB, d *draft, key *secp.PrivateKey) []byte {
+	t.Helper()
+	unsolved := &draft{Block: d.Block.Clone()}
+	putSolution(unsolved, append(slices.Clone(signetHeader), solution(nil)...))
+	challenge, tx, err := SignetTxs(d.net, unsolved.Block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := key.PublicKey().Compressed()
+	code := challenge.Out[0].Script
+	if _, hash, ok := script.WitnessProgram(code); ok {
+		var spending script.Spending
+		spending.InitForSigning(tx, challenge.Out)
+		digest := spending.WitnessSigHash(0, script.PayToPubKeyHash([20]byte(hash)), script.SigHashAll)
+		rs := key.SignECDSA(&digest, true)
+		return solution(nil, append(secp.AppendDER(nil, &rs), byte(script.SigHashAll)), public[:])
+	}
+	digest := script.LegacySigHash(tx, 0, code, script.SigHashAll)
+	rs := key.SignECDSA(&digest, true)
+	return solution(script.AppendPush(nil, append(secp.AppendDER(nil, &rs), byte(script.SigHashAll))))
+}
+
+// TestSignet is BIP 325: a block must carry a solution to the network's challenge.
+func TestSignet(t *testing.T) {
+	key, other := testKey(t, 1), testKey(t, 2)
+	public := key.PublicKey().Compressed()
+	challenges := map[string][]byte{
+		"key":              new(script.Builder).Push(public[:]).Op(script.OpCheckSig).Script(),
+		"witness key hash": script.PayToWitness(0, hash160(public[:])),
+	}
+	header := func(solution []byte) []byte { return append(slices.Clone(signetHeader), solution...) }
+	for name, challenge := range challenges {
+		for _, row := range []struct {
+			name  string
+			valid bool
+			step  func(*draft)
+		}{
+			{"solved", true, func(d *draft) { putSolution(d, header(signetSign(t, d, key))) }},
+			{"other pushes around", true, func(d *draft) {
+				putSolution(d, []byte("signed too"))
+				putSolution(d, header(signetSign(t, d, key)))
+			}},
+			{"no commitment", false, func(d *draft) {}},
+			{"no solution", false, func(d *draft) { putSolution(d) }},
+			{"empty solution", false, func(d *draft) { putSolution(d, header(nil)) }},
+			{"solution of nothing", false, func(d *draft) { putSolution(d, header(solution(nil))) }},
+			{"other key", false, func(d *draft) { putSolution(d, header(signetSign(t, d, other))) }},
+			{"other time", false, func(d *draft) {
+				putSolution(d, header(signetSign(t, d, key)))
+				d.Header.Time++
+			}},
+			{"other version", false, func(d *draft) {
+				putSolution(d, header(signetSign(t, d, key)))
+				d.Header.Version++
+			}},
+			{"other coinbase", false, func(d *draft) {
+				solved := signetSign(t, d, key)
+				d.Txs[0].Out[0].Value--
+				putSolution(d, header(solved))
+			}},
+			{"octet too many", false, func(d *draft) { putSolution(d, header(append(signetSign(t, d, key), 0))) }},
+			{"octet too few", false, func(d *draft) {
+				solved := signetSign(t, d, key)
+				putSolution(d, header(solved[:len(solved)-1]))
+			}},
+			{"count without items", false, func(d *draft) { putSolution(d, header([]byte{0, 0xfd, 0xff, 0xff})) }},
+			{"other header", false, func(d *draft) {
+				putSolution(d, append([]byte{1, 2, 3, 4}, signetSign(t, d, key)...))
+			}},
+		} {
+			g := newGenerator(t, signetWith(challenge))
+			g.next(name+", "+row.name, row.step)
+			if row.valid {
+				g.accept()
+			} else {
+				g.reject(KindConsensus, "bad-signet-blksig")
+			}
+			if _, err := NewCandidate(g.net, g.blocks[name+", "+row.name].block, SkipProofOfWork); err != nil {
+				t.Errorf("%s, %s: a template needs no solution: %v", name, row.name, err)
+			}
+		}
+	}
+}
+
+// TestSignetTrivialChallenge: a challenge that everybody can meet needs no solution, but a commitment.
+func TestSignetTrivialChallenge(t *testing.T) {
+	g := newGenerator(t, signetWith(opTrue))
+	g.next("bare")
+	g.reject(KindConsensus, "bad-signet-blksig")
+	g.next("with commitment", func(d *draft) { putSolution(d) })
+	g.accept()
+}
+
+func hash160(b []byte) []byte {
+	hash := script.Hash160(b)
+	return hash[:]
+}
