@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -194,9 +195,10 @@ func (c *Client) StartTLS(ctx context.Context, cfg *tls.Config) error {
 	return c.hello(ctx)
 }
 
-// Reusable reports whether another message can be sent on the connection.
+// Reusable reports whether another message can be sent on the connection: it has not failed, the server has
+// neither closed it nor said anything in the meantime, as far as one can see, and its LIMITS allow.
 func (c *Client) Reusable() bool {
-	return c.dead == nil && (c.ext.MailMax == 0 || c.mails < c.ext.MailMax)
+	return c.quiet() == nil && (c.ext.MailMax == 0 || c.mails < c.ext.MailMax)
 }
 
 // Noop asks for nothing, to see whether the server is still there.
@@ -252,6 +254,7 @@ func (c *Client) heed(ctx context.Context) func() {
 		if !stop() {
 			c.broken(ctx.Err())
 		}
+		c.x.release()
 	}
 }
 
@@ -287,9 +290,14 @@ func (c *Client) quiet() error {
 	if c.dead != nil {
 		return c.dead
 	}
-	if !c.x.readable() {
+	some, closed := c.x.readable()
+	switch {
+	case closed:
+		return c.broken(io.EOF)
+	case !some:
 		return nil
 	}
+	c.x.patience = time.Second
 	if r, err := readReply(&c.x); err == nil {
 		return c.broken(fmt.Errorf("%w: %w", errUnasked, &r)) // "421 timeout", most likely
 	}

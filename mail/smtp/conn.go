@@ -32,7 +32,8 @@ type Conn struct {
 
 	tx        transaction
 	mails     int // transactions so far
-	faults    int // refused commands so far
+	faults    int // senseless commands so far
+	idling    int // commands since the last message that brought none nearer
 	authFails int
 	closing   bool // nothing more is read
 	linger    bool // the client may still be sending
@@ -237,7 +238,8 @@ func (c *Conn) talksEarly() (bool, error) {
 	}
 	delay := c.v.cfg.GreetDelay
 	if delay == 0 {
-		return c.x.readable(), nil
+		early, _ := c.x.readable()
+		return early, nil
 	}
 	patience := c.x.patience
 	c.x.patience, c.x.readBy = delay, time.Time{}
@@ -264,6 +266,10 @@ func (c *Conn) step() error {
 		return c.badLine(err)
 	}
 	c.command(line)
+	if !c.esmtp && !c.closing {
+		// RFC 2920, section 3.1: only who has seen PIPELINING may use it.
+		c.inStep("your commands")
+	}
 	return nil
 }
 
@@ -317,23 +323,40 @@ func (c *Conn) say(code int, enhanced, text string) {
 	}
 }
 
-// fault refuses a command; after too many the connection is closed.
+// fault refuses a command that makes no sense; after too many the connection is closed.
 func (c *Conn) fault(code int, enhanced, text string) {
 	c.faults++
 	c.say(code, enhanced, text)
 	if c.faults >= c.v.cfg.MaxErrors && !c.closing {
-		c.say(421, "4.7.0", "too many errors, closing the connection")
-		c.closing, c.linger = true, true
+		c.hangUp("too many errors")
 	}
 }
 
-// refuse sends what a method of the session returned as error.
+// idle counts a command that is allowed but brings no message nearer.
+func (c *Conn) idle() {
+	if c.idling++; c.idling >= idleFactor*c.v.cfg.MaxErrors && !c.closing {
+		c.hangUp("too many commands without a message")
+	}
+}
+
+// idleFactor is how many idle commands weigh as much as an error: 100 in all, as Postfix allows, with
+// the default of MaxErrors.
+const idleFactor = 5
+
+// hangUp closes the connection with a reason.
+func (c *Conn) hangUp(why string) {
+	c.say(421, "4.7.0", why+", closing the connection")
+	c.closing, c.linger = true, true
+}
+
+// refuse sends what a method of the session returned as error. It is no fault of the client: mailing lists
+// have dead addresses. A session that has heard enough answers 421.
 func (c *Conn) refuse(err error, doing string) {
 	r := c.refusalOf(err, doing)
 	if r.Code == 421 {
 		c.closing, c.linger = true, true
 	}
-	c.fault(r.Code, r.Enhanced, r.Text)
+	c.say(r.Code, r.Enhanced, r.Text)
 }
 
 // refusalOf returns the reply for an error: itself, if it is one that refuses.

@@ -32,7 +32,7 @@ func (c *Conn) readProxyHeader() error {
 	}
 	patience := c.x.patience
 	c.x.patience = min(patience, proxyWait)
-	defer func() { c.x.patience, c.x.readBy = patience, time.Time{} }()
+	defer func() { c.x.patience, c.x.readBy, c.x.lineBegun = patience, time.Time{}, false }()
 	for {
 		src, dst, n, err := parseProxy(c.x.buffered())
 		if err != nil {
@@ -49,6 +49,7 @@ func (c *Conn) readProxyHeader() error {
 		if err := c.x.fill(); err != nil {
 			return err
 		}
+		c.x.lineBegun = true
 	}
 }
 

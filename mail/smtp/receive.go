@@ -71,10 +71,11 @@ func (c *Conn) answer(replies []Reply, err error) {
 	if err != nil {
 		r := c.refusalOf(err, "DATA")
 		replies = []Reply{*r}
-		c.faults++
+	} else {
+		c.idling = 0
 	}
 	n := 1
-	if c.v.cfg.LMTP {
+	if c.v.cfg.LMTP && (c.body.dots || c.body.last) {
 		n = c.tx.rcpts
 	}
 	for i := range n {

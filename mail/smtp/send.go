@@ -61,21 +61,38 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, body io.ReaderAt,
 		return results, err
 	}
 	defer c.heed(ctx)()
-	for done := 0; done < len(results); {
-		if c.dead != nil {
-			return results, c.dead
-		}
+	left := make([]int, len(results)) // recipients without a result
+	for i := range left {
+		left[i] = i
+	}
+	for len(left) > 0 {
 		if !c.Reusable() {
+			if c.dead != nil {
+				return results, c.dead
+			}
 			return results, ErrNoMoreMessages
 		}
-		n := t.share(env.Recipients[done:])
-		t.to, t.results = env.Recipients[done:done+n], results[done:done+n]
-		if err := t.run(ctx); err != nil {
+		n := t.take(left)
+		err := t.run(ctx)
+		later := left[:0]
+		for i, r := range t.results {
+			results[left[i]] = r
+			if t.accepted > 0 && r.tooMany() && err == nil {
+				later = append(later, left[i])
+			}
+		}
+		left = append(later, left[n:]...)
+		if err != nil {
 			return results, c.broken(c.cause(ctx, err))
 		}
-		done += n
 	}
 	return results, nil
+}
+
+// tooMany reports whether a recipient was refused only because others were before it: it is to be sent in
+// another transaction (RFC 5321, section 4.5.3.1.10).
+func (r Result) tooMany() bool {
+	return r.Stage == AtRcpt && r.Reply.Code == 452 && (r.Reply.Enhanced == "4.5.3" || r.Reply.Enhanced == "")
 }
 
 // sending is one message on its way, in one or more transactions.
@@ -149,24 +166,26 @@ func (t *sending) needsUTF8() bool {
 	return false
 }
 
-// share returns how many of the recipients the next transaction may have (RFC 9422).
-func (t *sending) share(to []mail.Recipient) int {
+// take fills t.to with as many of the recipients as the next transaction may have (RFC 9422), and returns
+// how many these are.
+func (t *sending) take(left []int) int {
 	e := &t.c.ext
-	n := len(to)
+	n := len(left)
 	if e.RcptMax > 0 {
 		n = min(n, e.RcptMax)
 	}
-	if e.RcptDomainMax == 0 {
-		return n
-	}
-	domains := make(map[mail.Domain]bool)
-	for i := range n {
-		domains[to[i].Address.Domain] = true
-		if len(domains) > e.RcptDomainMax {
-			return i
+	t.to = t.to[:0]
+	domains := make(map[mail.Domain]bool, 1)
+	for _, i := range left[:n] {
+		to := t.env.Recipients[i]
+		domains[to.Address.Domain] = true
+		if e.RcptDomainMax > 0 && len(domains) > e.RcptDomainMax {
+			break
 		}
+		t.to = append(t.to, to)
 	}
-	return n
+	t.results = make([]Result, len(t.to))
+	return len(t.to)
 }
 
 // run is one transaction.

@@ -32,12 +32,14 @@ func (c *Conn) command(line []byte) {
 		c.rset(len(arg) > 0)
 	case "NOOP":
 		c.say(250, "2.0.0", "OK")
+		c.idle()
 	case "QUIT":
 		c.quit(len(arg) > 0)
 	case "VRFY":
 		c.vrfy(len(arg) > 0)
 	case "HELP":
 		c.say(214, "2.0.0", "RFC 5321: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
+		c.idle()
 	case "STARTTLS":
 		c.starttls(len(arg) > 0)
 	case "AUTH":
@@ -58,7 +60,7 @@ func (c *Conn) command(line []byte) {
 // inStep closes the connection if the client sent more behind a command whose reply it had to wait
 // for (RFC 2920, section 3.1; for clients that did not see PIPELINING, RFC 5321, section 2.1).
 func (c *Conn) inStep(after string) bool {
-	if len(c.x.buffered()) == 0 {
+	if early, _ := c.x.readable(); !early {
 		return true
 	}
 	c.desync("you did not wait for the reply to " + after)
@@ -81,6 +83,7 @@ func (c *Conn) hello(verb, name string) {
 		return
 	}
 	c.resetSession()
+	c.idle()
 	c.helo = cleanHelo(name)
 	c.esmtp = verb != "HELO"
 	if !c.esmtp {
@@ -186,8 +189,6 @@ func (c *Conn) mayTransact() bool {
 		c.fault(503, "5.5.1", "say EHLO first")
 	case c.v.cfg.RequireTLS && c.state == nil:
 		c.fault(530, "5.7.0", "say STARTTLS first")
-	case !c.esmtp:
-		return c.inStep("MAIL")
 	default:
 		return true
 	}
@@ -203,8 +204,6 @@ func needsUTF8() *Reply {
 // rcpt answers RCPT (RFC 5321, section 4.1.1.3).
 func (c *Conn) rcpt(arg string) {
 	switch {
-	case !c.esmtp && !c.inStep("RCPT"):
-		return
 	case !c.tx.open:
 		c.fault(503, "5.5.1", "say MAIL first")
 		return
@@ -252,6 +251,7 @@ func (c *Conn) rset(hasArg bool) {
 	}
 	c.resetSession()
 	c.x.write("250 2.0.0 OK\r\n")
+	c.idle()
 }
 
 // quit answers QUIT.
@@ -271,6 +271,7 @@ func (c *Conn) vrfy(hasArg bool) {
 		return
 	}
 	c.say(252, "2.5.2", "cannot verify, send a message and see")
+	c.idle()
 }
 
 // starttls answers STARTTLS (RFC 3207).
@@ -298,10 +299,6 @@ func (c *Conn) starttls(hasArg bool) {
 		c.lost(err)
 		return
 	}
-	if c.x.readable() {
-		c.desync("you did not wait for the reply to STARTTLS")
-		return
-	}
 	if err := c.startTLS(); err != nil {
 		c.lost(err)
 		return
@@ -314,7 +311,8 @@ func (c *Conn) starttls(hasArg bool) {
 // data answers DATA (RFC 5321, section 4.1.1.4).
 func (c *Conn) data(hasArg bool) {
 	switch {
-	case !c.inStep("DATA"):
+	case len(c.x.buffered()) > 0:
+		c.desync("you did not wait for the reply to DATA")
 		return
 	case hasArg:
 		c.fault(501, "5.5.4", "DATA takes no argument")

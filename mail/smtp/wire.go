@@ -69,6 +69,8 @@ type wire struct {
 	writeBy  time.Time
 	rate     rate
 
+	lineBegun bool // the deadline of the line that is being read is set
+
 	stop     *atomic.Bool // stop at the next command; set before wake
 	stopping bool         // a wait begun now is at such a boundary
 	brusque  bool         // stop ends writes too
@@ -137,6 +139,7 @@ func (x *wire) buffered() []byte {
 // readLine returns the next line with its line end, valid until the next read. A line longer than limit,
 // or than the limit that longer returns for its beginning, gives errLine.
 func (x *wire) readLine(limit int, longer func(line []byte) int) ([]byte, error) {
+	defer func() { x.lineBegun = false }()
 	for seen := 0; ; {
 		b := x.buffered()
 		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
@@ -154,6 +157,7 @@ func (x *wire) readLine(limit int, longer func(line []byte) int) ([]byte, error)
 		if err := x.fill(); err != nil {
 			return nil, err
 		}
+		x.lineBegun = true // who sends it octet by octet gains no time
 	}
 }
 
@@ -236,17 +240,23 @@ func (x *wire) fillFD(fd uintptr) (done bool) {
 	return true
 }
 
-// readable reports whether octets have come in that nobody waited for, as far as one can see without
-// waiting.
-func (x *wire) readable() bool {
-	if x.raw != nil && len(x.buffered()) == 0 {
+// readable reports whether octets have come in that nobody waited for, and whether the peer has closed its
+// side, as far as one can see without waiting.
+func (x *wire) readable() (some, closed bool) {
+	if x.raw != nil && x.tls == nil && len(x.buffered()) == 0 {
 		x.peek = true
-		if err := x.raw.Read(x.readFD); err == nil && x.gotErr == nil {
-			x.w += max(x.gotN, 0)
-		}
+		err := x.raw.Read(x.readFD)
 		x.peek = false
+		switch {
+		case err != nil || x.gotErr == errWouldBlock:
+		case x.gotErr != nil || x.gotN == 0:
+			closed = true
+		default:
+			x.w += x.gotN
+		}
+		x.release()
 	}
-	return len(x.buffered()) > 0
+	return len(x.buffered()) > 0, closed
 }
 
 // readSock reads from the socket once, waiting as long as the peer may take.
@@ -283,7 +293,7 @@ func (x *wire) beforeWait() error {
 		}
 	}
 	if x.raw != nil || x.tls != nil {
-		x.release()
+		x.release() // else the buffer is what is read into
 	}
 	now := x.clk.Now()
 	if x.rate.perSecond > 0 {
@@ -297,7 +307,7 @@ func (x *wire) beforeWait() error {
 			x.readBy = x.rate.until
 			x.sock.SetReadDeadline(x.readBy)
 		}
-	} else if left := x.readBy.Sub(now); left < x.patience || left > x.patience+x.patience/4 {
+	} else if left := x.readBy.Sub(now); !x.lineBegun && (left < x.patience || left > x.patience+x.patience/4) {
 		// Slack, so that a busy session sets it once in many reads.
 		x.readBy = now.Add(x.patience + x.patience/8)
 		x.sock.SetReadDeadline(x.readBy)
@@ -328,7 +338,7 @@ func (x *wire) demand(perSecond int64, window time.Duration) {
 // noDemand ends what demand began.
 func (x *wire) noDemand() { x.rate = rate{} }
 
-// write appends to what is to be written, and flushes if that is much.
+// write appends to what is to be written.
 func (x *wire) write(s string) {
 	x.hold()
 	x.out = append(x.out, s...)
@@ -373,6 +383,12 @@ type socket struct {
 }
 
 func (s socket) Read(p []byte) (int, error) {
+	if b := s.x.buffered(); len(b) > 0 && s.x.tls == nil {
+		// A proxy's header and the client's first words came together.
+		n := copy(p, b)
+		s.x.r += n
+		return n, nil
+	}
 	if err := s.x.beforeWait(); err != nil {
 		return 0, err
 	}
@@ -381,10 +397,10 @@ func (s socket) Read(p []byte) (int, error) {
 
 func (s socket) Write(p []byte) (int, error) { return s.x.writeSock(p) }
 
-// handshake puts TLS over the connection. Nothing may be buffered and nothing pending.
+// handshake puts TLS over the connection. Nothing may be pending; what is buffered belongs to TLS, so who
+// began in the clear must have made sure that there is nothing.
 func (x *wire) handshake(ctx context.Context, layer func(net.Conn) *tls.Conn) error {
 	x.release()
-	x.raw = nil
 	t := layer(socket{Conn: x.sock, x: x})
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
