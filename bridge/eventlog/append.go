@@ -13,11 +13,12 @@ import (
 // leafBytes is about what the keys and values of one event take; it only sizes a buffer.
 const leafBytes = 896
 
-// Append gives each event the next index and returns the writes that make them part of the log. It reads
-// nothing. The slices in the writes are not touched again.
+// Append gives each event the next index and returns the writes that make them part of the log. It
+// reads nothing. The slices in the writes are not touched again.
 //
-// The group is part of the tree from here on, for the next Append to build on, but nobody sees it before
-// Committed. If it is never committed, the log must be opened anew. After an error nothing has changed.
+// The group is part of the tree from here on, for the next Append to build on, but nobody sees it
+// before Committed. If it is never committed, the log must be opened anew. After an error nothing
+// has changed.
 func (l *Log) Append(events []mail.Event) ([]uint64, []queue.Write, error) {
 	if len(events) == 0 {
 		return nil, nil, nil
@@ -69,10 +70,17 @@ func (l *Log) Committed() {
 	l.holds, l.erased = l.holds[:0], l.erased[:0]
 }
 
+// Abandoned says that what was appended since the last Committed is not on stable storage and will not be:
+// the store had no room for it and changed nothing. Its indexes are given to the next that are appended.
+func (l *Log) Abandoned() {
+	l.appended = l.snapshot()
+	l.holds, l.erased = l.holds[:0], l.erased[:0]
+}
+
 // group is what one call of Append makes.
 type group struct {
 	edge   tlog.Edge
-	arena  []byte // keys and values, one behind the other, so that an event does not cost six allocations
+	arena  []byte // keys and values, one behind the other: else an event costs six allocations
 	writes []queue.Write
 	holds  []holdChange
 	erased []uint64
@@ -101,7 +109,8 @@ func (g *group) add(ev *mail.Event, salt [tlog.SaltSize]byte, after tlog.Block) 
 	private = g.cut(private)
 	g.put(g.cut(appendKey(g.arena, spacePrivate, index)), private)
 
-	entry := tlog.Entry{Kind: ev.Kind, After: after, Commitment: tlog.Commit(salt, private[tlog.SaltSize:])}
+	entry := tlog.Entry{Kind: ev.Kind, After: after, Commitment: tlog.Commit(salt,
+		private[tlog.SaltSize:])}
 	text := g.cut(entry.AppendTo(g.arena))
 	g.put(g.cut(appendKey(g.arena, spaceEntry, index)), text)
 
@@ -135,8 +144,9 @@ func (l *Log) applyKind(g *group, ev *mail.Event, index uint64) {
 	}
 }
 
-// applyErasure erases what Erase was called for, and nothing else: an event made in another way is no way
-// round a legal hold. One that is recorded twice, or is not true, is just an entry; Audit finds the latter.
+// applyErasure erases what Erase was called for, and nothing else: an event made in another way is
+// no way round a legal hold. One that is recorded twice, or is not true, is just an entry; Audit
+// finds the latter.
 func (l *Log) applyErasure(g *group, ev *mail.Event, index uint64) {
 	target, _, err := parseErasure(ev.Note)
 	if err != nil {

@@ -3,7 +3,6 @@ package eventlog
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -28,10 +27,11 @@ type Audit struct {
 	Problems   []string        `json:"problems"` // empty: all is well
 }
 
-// Audit verifies the whole log as it is now: every entry, every tile from the entries, the root from the
-// tiles, the last signed checkpoint against the tree of its size, and each private half against its entry or
-// the event that erased it. Problems are listed in the result; the error is for an audit that could not be
-// done. progress, which may be nil, is told now and then how many entries are done.
+// Audit verifies the whole log as it is now: every entry, every tile from the entries, the root
+// from the tiles, the last signed checkpoint against the tree of its size, and each private half
+// against its entry or the event that erased it. Problems are listed in the result; the error is
+// for an audit that could not be done. progress, which may be nil, is told now and then how many
+// entries are done.
 func (l *Log) Audit(ctx context.Context, progress func(done, size uint64)) (*Audit, error) {
 	l.signing.Lock()
 	last := l.signed
@@ -40,7 +40,8 @@ func (l *Log) Audit(ctx context.Context, progress func(done, size uint64)) (*Aud
 	edge, held := l.committed, len(l.held)
 	l.mu.Unlock()
 	a := auditor{log: l, size: edge.Size(), last: last}
-	a.report = &Audit{Origin: l.Origin(), Held: held, Checkpoint: last.Checkpoint, Problems: []string{}}
+	a.report = &Audit{Origin: l.Origin(), Held: held, Checkpoint: last.Checkpoint,
+		Problems: []string{}}
 	if err := a.entries(ctx, progress); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
@@ -123,7 +124,8 @@ func (a *auditor) signedRoot() {
 		return
 	}
 	if root := a.tree.Root(); root != a.last.Root {
-		a.problem("the checkpoint of size %d has root %v, the entries %v", a.last.Size, a.last.Root, root)
+		a.problem("the checkpoint of size %d has root %v, the entries %v", a.last.Size, a.last.Root,
+			root)
 	}
 }
 
@@ -135,7 +137,8 @@ func (a *auditor) signature() {
 	case c != a.last.Checkpoint:
 		a.problem("last signed checkpoint was changed in memory")
 	case c.Size > a.tree.Size():
-		a.problem("a checkpoint of size %d was signed, only %d entries could be verified", c.Size, a.tree.Size())
+		a.problem("a checkpoint of size %d was signed, only %d entries could be verified", c.Size,
+			a.tree.Size())
 	}
 }
 
@@ -160,8 +163,8 @@ func (a *auditor) private(index uint64, e tlog.Entry) {
 }
 
 func (a *auditor) event(index uint64, e tlog.Entry, canonical []byte) {
-	var ev mail.Event
-	if err := json.Unmarshal(canonical, &ev); err != nil {
+	ev, err := readHead(canonical)
+	if err != nil {
 		a.problem("event of entry %d: %v", index, err)
 		return
 	}
@@ -169,7 +172,7 @@ func (a *auditor) event(index uint64, e tlog.Entry, canonical []byte) {
 		a.problem("entry %d is of kind %s, its event of kind %s", index, e.Kind, ev.Kind)
 	}
 	if ev.Kind == mail.Erasure {
-		a.erasure(index, &ev)
+		a.erasure(index, ev)
 	}
 	if ev.ID != 0 {
 		_, err := a.log.section.Get(messageKey(ev.ID, index))
@@ -183,7 +186,7 @@ func (a *auditor) event(index uint64, e tlog.Entry, canonical []byte) {
 }
 
 // erasure checks that an event of erasure is true.
-func (a *auditor) erasure(index uint64, ev *mail.Event) {
+func (a *auditor) erasure(index uint64, ev head) {
 	target, _, err := parseErasure(ev.Note)
 	if err != nil {
 		a.problem("entry %d: %v", index, err)
@@ -195,7 +198,8 @@ func (a *auditor) erasure(index uint64, ev *mail.Event) {
 		return
 	}
 	if p, _, err := parsePrivate(value); err != nil || p != nil {
-		a.problem("entry %d says that entry %d was erased, which has its private half", index, target)
+		a.problem("entry %d says that entry %d was erased, which has its private half", index,
+			target)
 	}
 }
 
@@ -206,8 +210,7 @@ func (a *auditor) tombstone(index, at uint64) {
 		a.problem("private half of entry %d is erased, but of the erasure: %v", index, err)
 		return
 	}
-	var ev mail.Event
-	err = json.Unmarshal(p.Canonical, &ev)
+	ev, err := readHead(p.Canonical)
 	target, _, err2 := parseErasure(ev.Note)
 	if err != nil || err2 != nil || ev.Kind != mail.Erasure || target != index {
 		a.problem("private half of entry %d is gone, and entry %d is not its erasure", index, at)

@@ -34,13 +34,15 @@ func (r Reason) check() error {
 	return fmt.Errorf("erasure for %q: the reason must be request, retention or order", string(r))
 }
 
-// Erase returns the event that erases the private half of an entry, salt and event, once it is recorded
-// (queue.Record): both happen in one write. What is left is the entry, a random string that still has its
-// place in the tree, and the Erasure event, which names index and reason and nothing else. Copies that were
-// given away are out of reach, and the store frees the octets on its disk only when it next compacts them.
+// Erase returns the event that erases the private half of an entry, salt and event, once it is
+// recorded (queue.Record): both happen in one write. What is left is the entry, a random string
+// that still has its place in the tree, and the Erasure event, which names index and reason and
+// nothing else. Copies that were given away are out of reach, and the store frees the octets on its
+// disk only when it next compacts them.
 //
-// Only events about a message can be erased. ErrHeld is returned for one under legal hold, ErrErased for one
-// that was erased before. A hold that is set after Erase has returned comes too late.
+// Only events about a message can be erased. ErrHeld is returned for one under legal hold,
+// ErrErased for one that was erased before. A hold that is set after Erase has returned comes too
+// late.
 func (l *Log) Erase(index uint64, why Reason) (mail.Event, error) {
 	if err := why.check(); err != nil {
 		return mail.Event{}, err
@@ -49,13 +51,14 @@ func (l *Log) Erase(index uint64, why Reason) (mail.Event, error) {
 	if err != nil {
 		return mail.Event{}, err
 	}
-	var ev mail.Event
-	if err := json.Unmarshal(p.Canonical, &ev); err != nil {
+	ev, err := readHead(p.Canonical)
+	if err != nil {
 		return mail.Event{}, fmt.Errorf("entry %d: %w", index, err)
 	}
-	if !erasable(&ev) {
-		return mail.Event{}, fmt.Errorf("entry %d is of kind %s: only events about a message can be erased",
-			index, ev.Kind)
+	if !erasable(ev) {
+		return mail.Event{},
+			fmt.Errorf("entry %d is of kind %s: only events about a message can be erased",
+				index, ev.Kind)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,11 +66,24 @@ func (l *Log) Erase(index uint64, why Reason) (mail.Event, error) {
 		return mail.Event{}, fmt.Errorf("entry %d of message %v: %w", index, ev.ID, ErrHeld)
 	}
 	l.erasing[index] = ev.ID
-	return mail.Event{Kind: mail.Erasure, Time: l.cfg.Clock.Now(), Note: erasureNote(index, why)}, nil
+	return mail.Event{Kind: mail.Erasure, Time: l.cfg.Clock.Now(), Note: erasureNote(index, why)},
+		nil
+}
+
+// head is what the log itself reads of an event.
+type head struct {
+	Kind mail.EventKind `json:"kind"`
+	ID   mail.ID        `json:"id"`
+	Note string         `json:"note"`
+}
+
+func readHead(canonical []byte) (h head, err error) {
+	err = json.Unmarshal(canonical, &h)
+	return h, err
 }
 
 // erasable keeps the log's own events, and its traces of erasing and holding, from being erased.
-func erasable(ev *mail.Event) bool {
+func erasable(ev head) bool {
 	switch ev.Kind {
 	case mail.SubmissionAcceptance, mail.ReceivedFromNonERDS, mail.ContentConsignment,
 		mail.ContentConsignmentFailure, mail.RelayToNonERDS, mail.RelayToNonERDSFailure:
@@ -90,9 +106,10 @@ func parseErasure(note string) (index uint64, why Reason, err error) {
 	return 0, "", fmt.Errorf("note %q of an erasure is not its index and reason", note)
 }
 
-// Hold returns the event that puts a message under legal hold, once it is recorded. From the call on nothing
-// of the message can be erased, even if the event is never recorded, until the log is opened anew. The
-// note says what the hold is for, best as a reference to a file: it can not be erased.
+// Hold returns the event that puts a message under legal hold, once it is recorded. From the call
+// on nothing of the message can be erased, even if the event is never recorded, until the log is
+// opened anew. The note says what the hold is for, best as a reference to a file: it can not be
+// erased.
 func (l *Log) Hold(id mail.ID, note string) (mail.Event, error) {
 	ev, err := l.holdEvent(LegalHold, id, note)
 	if err != nil {

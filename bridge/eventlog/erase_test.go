@@ -30,7 +30,8 @@ func TestErase(t *testing.T) {
 	}
 	b.Add(ev)
 	for range 2 {
-		if _, err := b.log.Event(1); !errors.Is(err, ErrErased) || !strings.Contains(err.Error(), "entry 6") {
+		_, err := b.log.Event(1)
+		if !errors.Is(err, ErrErased) || !strings.Contains(err.Error(), "entry 6") {
 			t.Errorf("event: %v", err)
 		}
 		if _, err := b.log.Erase(1, OnRequest); !errors.Is(err, ErrErased) {
@@ -96,9 +97,12 @@ func TestEraseRefuses(t *testing.T) {
 	b.Audit()
 }
 
-// TestForgedErasure records an Erasure that Erase did not make: nothing is erased, and the audit objects.
+// TestForgedErasure records an Erasure that Erase did not make: nothing is erased, and the audit
+// objects.
 func TestForgedErasure(t *testing.T) {
-	for _, note := range []string{"index 0 reason request", "index 00 reason request", "index 0 reason x", ""} {
+	for _, note := range []string{
+		"index 0 reason request", "index 00 reason request", "index 0 reason x", "",
+	} {
 		b := newBench(t)
 		b.Add(event(0))
 		b.Add(mail.Event{Kind: mail.Erasure, Time: b.clock.Now(), Note: note})
@@ -179,14 +183,22 @@ func TestAuditFindsEverything(t *testing.T) {
 		{"entry behind the last tile", func(b *bench) {
 			b.store[string(entryKey(599))] = b.store[string(entryKey(598))]
 		}, "that of the log"},
-		{"entry lost", func(b *bench) { delete(b.store, string(entryKey(7))) }, "entry 7 is missing"},
-		{"last entry lost", func(b *bench) { delete(b.store, string(entryKey(599))) }, "has 599 entries"},
-		{"tile changed", func(b *bench) { b.store[string(tileKey(0, 1))][9] ^= 1 }, "tile/0/001 is not"},
-		{"tile lost", func(b *bench) { delete(b.store, string(tileKey(0, 1))) }, "tile/0/001: not found"},
-		{"salt changed", func(b *bench) { b.store[string(privateKey(8))][0] ^= 1 }, "half of entry 8 is not"},
-		{"event changed", func(b *bench) { b.store[string(privateKey(8))][99] ^= 1 }, "half of entry 8 is not"},
-		{"event lost", func(b *bench) { delete(b.store, string(privateKey(8))) }, "entry 8: not found"},
-		{"event cut", func(b *bench) { b.store[string(privateKey(8))] = make([]byte, 31) }, "31 octets"},
+		{"entry lost", func(b *bench) { delete(b.store, string(entryKey(7))) },
+			"entry 7 is missing"},
+		{"last entry lost", func(b *bench) { delete(b.store, string(entryKey(599))) },
+			"has 599 entries"},
+		{"tile changed", func(b *bench) { b.store[string(tileKey(0, 1))][9] ^= 1 },
+			"tile/0/001 is not"},
+		{"tile lost", func(b *bench) { delete(b.store, string(tileKey(0, 1))) },
+			"tile/0/001: not found"},
+		{"salt changed", func(b *bench) { b.store[string(privateKey(8))][0] ^= 1 },
+			"half of entry 8 is not"},
+		{"event changed", func(b *bench) { b.store[string(privateKey(8))][99] ^= 1 },
+			"half of entry 8 is not"},
+		{"event lost", func(b *bench) { delete(b.store, string(privateKey(8))) },
+			"entry 8: not found"},
+		{"event cut", func(b *bench) { b.store[string(privateKey(8))] = make([]byte, 31) },
+			"31 octets"},
 		{"erased without a word", func(b *bench) {
 			b.store[string(privateKey(8))] = []byte{0, 0, 0, 0, 0, 0, 0, 9}
 		}, "entry 9 is not its erasure"},
@@ -196,7 +208,8 @@ func TestAuditFindsEverything(t *testing.T) {
 		{"not listed", func(b *bench) {
 			delete(b.store, string(messageKey(event(8).ID, 8)))
 		}, "entry 8 is not listed"},
-		{"signed another tree", func(b *bench) { b.log.signed.Root[0] ^= 1 }, "the checkpoint of size 600"},
+		{"signed another tree", func(b *bench) { b.log.signed.Root[0] ^= 1 },
+			"the checkpoint of size 600"},
 		{"signature changed", func(b *bench) { b.log.signed.text[120] ^= 1 }, "last signed"},
 		{"signed a greater tree", func(b *bench) { b.log.signed.Size = 601 }, "changed in memory"},
 	} {
@@ -221,7 +234,8 @@ func TestAuditStops(t *testing.T) {
 	b := newBench(t)
 	b.Add(events(0, 600)...)
 	var told []uint64
-	if _, err := b.log.Audit(context.Background(), func(done, size uint64) { told = append(told, done) }); err != nil {
+	tell := func(done, size uint64) { told = append(told, done) }
+	if _, err := b.log.Audit(context.Background(), tell); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(told, []uint64{256, 512, 600}) {

@@ -33,8 +33,15 @@ func (s fakeStore) Get(key []byte) ([]byte, error) {
 }
 
 func (s fakeStore) Scan(prefix, from []byte, fn func(key, value []byte) bool) error {
-	for _, k := range slices.Sorted(maps.Keys(s)) {
-		if strings.HasPrefix(k, string(prefix)) && k >= string(from) && !fn([]byte(k), s[k]) {
+	var keys []string
+	for k := range s {
+		if strings.HasPrefix(k, string(prefix)) && k >= string(from) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		if !fn([]byte(k), s[k]) {
 			break
 		}
 	}
@@ -144,8 +151,8 @@ func (b *bench) root(size int) tlog.Hash {
 	return e.Root()
 }
 
-// CheckLog verifies the whole log as it now is: events, entries, tiles as a client would read them, proofs,
-// consistency with all that was signed, and the log's own audit.
+// CheckLog verifies the whole log as it now is: events, entries, tiles as a client would read them,
+// proofs, consistency with all that was signed, and the log's own audit.
 func (b *bench) CheckLog() {
 	b.t.Helper()
 	c := b.Sign()
@@ -305,8 +312,8 @@ func TestRestartAtEverySize(t *testing.T) {
 	b.CheckLog()
 }
 
-// TestCrash loses groups at random, or keeps them and loses the word of it, signs at random, and wants all
-// that was ever signed to be one history.
+// TestCrash loses groups at random, or keeps them and loses the word of it, signs at random, and
+// wants all that was ever signed to be one history.
 func TestCrash(t *testing.T) {
 	for seed := range uint64(10) {
 		b := newBench(t)
@@ -336,6 +343,39 @@ func TestCrash(t *testing.T) {
 			}
 		}
 		b.CheckLog()
+	}
+}
+
+// TestAbandoned has a store that is full now and then.
+func TestAbandoned(t *testing.T) {
+	b := newBench(t)
+	b.Add(events(0, 250)...)
+	for n := range 12 {
+		first := b.Sign()
+		hold, err := b.log.Hold(event(0).ID, "case 7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = b.log.Append(append(events(5000, 5*n), hold))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.log.Abandoned()
+		if again := b.Sign(); again != first {
+			t.Errorf("checkpoint %+v, %+v after an abandoned group", first, again)
+		}
+		indexes := b.Add(events(len(b.events), 3)...)
+		if indexes[0] != first.Size {
+			t.Errorf("index %d after size %d", indexes[0], first.Size)
+		}
+		b.CheckLog()
+		if a := b.Audit(); n == 0 && a.Held != 1 {
+			t.Errorf("%d holds: one was asked for in this run", a.Held)
+		}
+		b.Reopen()
+		if b.log.Held(event(0).ID) {
+			t.Error("hold of an abandoned group is on stable storage")
+		}
 	}
 }
 
@@ -452,16 +492,22 @@ func TestOpenRefuses(t *testing.T) {
 		want string
 	}{
 		{"no key", func(b *bench) { b.cfg.Signer = nil }, "no signing key"},
-		{"key of another log", func(b *bench) { b.cfg.Signer = otherSigner }, "use the key of that log"},
+		{"key of another log", func(b *bench) { b.cfg.Signer = otherSigner },
+			"use the key of that log"},
 		{"state of a newer version", func(b *bench) { b.store["s"][0] = 2 }, "newer version"},
 		{"short state", func(b *bench) { b.store["s"] = []byte{1} }, "damaged"},
 		{"state lost", func(b *bench) { delete(b.store, "s") }, "has an entry 0"},
-		{"last entry lost", func(b *bench) { delete(b.store, string(entryKey(599))) }, "entry 599: not found"},
-		{"entry too many", func(b *bench) { b.store[string(entryKey(600))] = []byte("x") }, "has an entry 600"},
+		{"last entry lost", func(b *bench) { delete(b.store, string(entryKey(599))) },
+			"entry 599: not found"},
+		{"entry too many", func(b *bench) { b.store[string(entryKey(600))] = []byte("x") },
+			"has an entry 600"},
 		{"entry damaged", func(b *bench) { b.store[string(entryKey(550))][3] ^= 1 }, "entry 550"},
-		{"tile lost", func(b *bench) { delete(b.store, string(tileKey(0, 1))) }, "tile/0/001: not found"},
-		{"tile cut", func(b *bench) { b.store[string(tileKey(0, 1))] = make([]byte, 32) }, "has 32 octets"},
-		{"tile damaged", func(b *bench) { b.store[string(tileKey(0, 1))][8000] ^= 1 }, ErrRolledBack.Error()},
+		{"tile lost", func(b *bench) { delete(b.store, string(tileKey(0, 1))) },
+			"tile/0/001: not found"},
+		{"tile cut", func(b *bench) { b.store[string(tileKey(0, 1))] = make([]byte, 32) },
+			"has 32 octets"},
+		{"tile damaged", func(b *bench) { b.store[string(tileKey(0, 1))][8000] ^= 1 },
+			ErrRolledBack.Error()},
 		{"checkpoint damaged", func(b *bench) { b.last.text[80] ^= 1 }, "last signed checkpoint"},
 		{"checkpoint empty", func(b *bench) { b.last.text = []byte{} }, "last signed checkpoint"},
 		{"store lost", func(b *bench) { b.store = fakeStore{} }, ErrRolledBack.Error()},
@@ -543,10 +589,11 @@ func TestSigning(t *testing.T) {
 	// A clock that was set back does not stop signing.
 	b.Add(event(3))
 	b.clock.Advance(-time.Hour)
-	if text, err := b.log.Checkpoint(); err != nil || bytes.Equal(text, b.signed[len(b.signed)-1].Root[:]) {
-		t.Errorf("%q, %v", text, err)
-	} else if c, _ := tlog.OpenCheckpoint(text, b.log.Verifier()); c.Size != 4 {
-		t.Errorf("signed %+v with a clock that was set back", c)
+	if text, err = b.log.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := tlog.OpenCheckpoint(text, b.log.Verifier()); err != nil || c.Size != 4 {
+		t.Errorf("signed %+v with a clock that was set back, %v", c, err)
 	}
 	if _, err := b.log.Prove(); err == nil {
 		t.Error("proof of nothing")
@@ -560,8 +607,10 @@ func TestServedTiles(t *testing.T) {
 		path  string
 		bytes int // of a tile; -1: a bundle
 	}{
-		{"tile/0/000", 8192}, {"tile/0/000.p/7", 7 * 32}, {"tile/0/001", 8192}, {"tile/0/002.p/188", 188 * 32},
-		{"tile/0/002.p/1", 32}, {"tile/1/000.p/2", 64}, {"tile/entries/000", -1}, {"tile/entries/002.p/188", -1},
+		{"tile/0/000", 8192}, {"tile/0/000.p/7", 7 * 32}, {"tile/0/001", 8192}, {"tile/0/002.p/188",
+			188 * 32},
+		{"tile/0/002.p/1", 32}, {"tile/1/000.p/2", 64}, {"tile/entries/000", -1},
+		{"tile/entries/002.p/188", -1},
 	} {
 		tile, err := tlog.ParseTilePath(row.path)
 		if err != nil {
@@ -590,7 +639,8 @@ func TestServedTiles(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"tile/0/002", "tile/0/002.p/189", "tile/0/003.p/1", "tile/1/000",
-		"tile/1/000.p/3", "tile/2/000.p/1", "tile/63/000.p/1", "tile/entries/002", "tile/entries/002.p/189",
+		"tile/1/000.p/3", "tile/2/000.p/1", "tile/63/000.p/1", "tile/entries/002",
+		"tile/entries/002.p/189",
 		"tile/entries/999"} {
 		tile, err := tlog.ParseTilePath(path)
 		if err != nil {

@@ -15,9 +15,9 @@ import (
 // maxKeyFile is longer than any signing key.
 const maxKeyFile = 1024
 
-// CreateKeyFile makes a signing key for the log of an origin and keeps it in a new file that only its owner
-// can read: one line, a private key as golang.org/x/mod/sumdb/note writes it. The file is on stable storage
-// when the function returns. A file that exists is left alone.
+// CreateKeyFile makes a signing key for the log of an origin and keeps it in a new file that only
+// its owner can read: one line, a private key as golang.org/x/mod/sumdb/note writes it. The file is
+// on stable storage when the function returns. A file that exists is left alone.
 func CreateKeyFile(path, origin string) (*tlog.Signer, error) {
 	skey, err := tlog.GenerateKey(origin)
 	if err != nil {
@@ -34,7 +34,8 @@ func CreateKeyFile(path, origin string) (*tlog.Signer, error) {
 	return tlog.ParseSigner(skey)
 }
 
-// ReadKeyFile reads a file that CreateKeyFile made. It refuses one that others than its owner may read.
+// ReadKeyFile reads a file that CreateKeyFile made. It refuses one that others than its owner may
+// read.
 func ReadKeyFile(path string) (*tlog.Signer, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -46,8 +47,8 @@ func ReadKeyFile(path string) (*tlog.Signer, error) {
 		return nil, fmt.Errorf("read signing key: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("signing key %s has mode %#o, others than its owner may use it: chmod 600 %[1]s",
-			path, mode)
+		return nil, fmt.Errorf("signing key %s has mode %#o, others than its owner may use it:"+
+			" chmod 600 %[1]s", path, mode)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
@@ -60,8 +61,8 @@ func ReadKeyFile(path string) (*tlog.Signer, error) {
 	return s, nil
 }
 
-// SignedFile is a LastSigned in a file of its own, which should be beside the key and not in the backups of
-// the store.
+// SignedFile is a LastSigned in a file of its own, which should be beside the key and not in the
+// backups of the store.
 type SignedFile string
 
 // Load is as LastSigned has it.
@@ -93,7 +94,8 @@ func (p SignedFile) Save(checkpoint []byte) error {
 	return syncDir(filepath.Dir(string(p)))
 }
 
-// writeAndSync writes a file that was just created and returns when it and its name are on stable storage.
+// writeAndSync writes a file that was just created and returns when it and its name are on stable
+// storage.
 func writeAndSync(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())

@@ -66,12 +66,14 @@ func (l *Log) readState() (uint64, error) {
 		return 0, fmt.Errorf("read state: %w", err)
 	}
 	if len(state) < 9 || state[0] != stateVersion {
-		return 0, fmt.Errorf("state %x is not of version %d: written by a newer version, or damaged",
-			state, stateVersion)
+		return 0,
+			fmt.Errorf("state %x is not of version %d: written by a newer version, or damaged",
+				state, stateVersion)
 	}
 	if origin := string(state[9:]); origin != l.Origin() {
-		return 0, fmt.Errorf("the store has the log %q, the key is for %q: use the key of that log,"+
-			" or an empty store", origin, l.Origin())
+		return 0,
+			fmt.Errorf("the store has the log %q, the key is for %q: use the key of that log,"+
+				" or an empty store", origin, l.Origin())
 	}
 	return binary.BigEndian.Uint64(state[1:]), nil
 }
@@ -80,7 +82,8 @@ func (l *Log) readState() (uint64, error) {
 func (l *Log) fullTile(t tlog.Tile) ([]byte, error) {
 	data, err := l.section.Get(tileKey(t.Level, t.N))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", tlog.Tile{Level: t.Level, N: t.N, Width: tlog.TileWidth}.Path(), err)
+		return nil, fmt.Errorf("%s: %w", tlog.Tile{Level: t.Level, N: t.N,
+			Width: tlog.TileWidth}.Path(), err)
 	}
 	if len(data) != tlog.TileBytes {
 		return nil, fmt.Errorf("%s has %d octets, want %d", t.Path(), len(data), tlog.TileBytes)

@@ -30,8 +30,8 @@ func (l *Log) Entry(index uint64) ([]byte, error) {
 	return text, err
 }
 
-// Event returns the private half of an entry, checked against the entry; ErrErased where there is none any
-// more.
+// Event returns the private half of an entry, checked against the entry; ErrErased where there is
+// none any more.
 func (l *Log) Event(index uint64) (Private, error) {
 	if err := l.checkIndex(index); err != nil {
 		return Private{}, err
@@ -67,7 +67,8 @@ func parsePrivate(value []byte) (p *Private, tombstone uint64, err error) {
 	case len(value) == 8:
 		return nil, binary.BigEndian.Uint64(value), nil
 	case len(value) <= tlog.SaltSize:
-		return nil, 0, fmt.Errorf("%d octets, want a salt of %d and an event", len(value), tlog.SaltSize)
+		return nil, 0, fmt.Errorf("%d octets, want a salt of %d and an event", len(value),
+			tlog.SaltSize)
 	}
 	return &Private{
 		Salt:      [tlog.SaltSize]byte(value),
@@ -92,12 +93,13 @@ func (l *Log) Find(id mail.ID) ([]uint64, error) {
 	return indexes, nil
 }
 
-// Tile returns a tile or entry bundle of the committed tree, as it is to be served under its path. A full
-// tile answers for a part of it too.
+// Tile returns a tile or entry bundle of the committed tree, as it is to be served under its path.
+// A full tile answers for a part of it too.
 func (l *Log) Tile(t tlog.Tile) ([]byte, error) {
 	if t.Width < 1 || t.Width > tlog.TileWidth || t.Level < tlog.EntryLevel || t.Level >= 8 ||
 		t.N > tlog.MaxSize/tlog.TileWidth {
-		return nil, fmt.Errorf("tile %d of level %d and width %d: %w", t.N, t.Level, t.Width, ErrNotFound)
+		return nil, fmt.Errorf("tile %d of level %d and width %d: %w", t.N, t.Level, t.Width,
+			ErrNotFound)
 	}
 	if t.Level == tlog.EntryLevel {
 		return l.bundle(t)

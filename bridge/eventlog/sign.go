@@ -9,7 +9,8 @@ import (
 	"github.com/tallypost/tallypost/bridge/tlog"
 )
 
-// LastSigned remembers the last signed checkpoint of a log, apart from the store that the log is in.
+// LastSigned remembers the last signed checkpoint of a log, apart from the store that the log is
+// in.
 type LastSigned interface {
 	// Load returns what was saved last, nil if nothing was.
 	Load() ([]byte, error)
@@ -58,8 +59,8 @@ func (l *Log) loadSigned() error {
 	return nil
 }
 
-// Checkpoint returns a signed checkpoint of the log: of all that is on stable storage, or of what was a
-// short while ago (Config.SignEvery).
+// Checkpoint returns a signed checkpoint of the log: of all that is on stable storage, or of what
+// was a short while ago (Config.SignEvery).
 func (l *Log) Checkpoint() ([]byte, error) {
 	s, err := l.checkpoint(0)
 	return slices.Clone(s.text), err
@@ -78,7 +79,8 @@ func (l *Log) checkpoint(atLeast uint64) (signed, error) {
 	}
 	switch size := edge.Size(); {
 	case size < atLeast:
-		return signed{}, fmt.Errorf("entry %d of a log of size %d: %w", atLeast-1, size, ErrNotFound)
+		return signed{}, fmt.Errorf("entry %d of a log of size %d: %w", atLeast-1, size,
+			ErrNotFound)
 	case size < last.Size:
 		return signed{}, fmt.Errorf("%w: size %d after %d", ErrRolledBack, size, last.Size)
 	}
@@ -96,8 +98,8 @@ func (l *Log) checkpoint(atLeast uint64) (signed, error) {
 	return l.signed, nil
 }
 
-// Prove returns the proofs that entries are in the log, all under one checkpoint, which is signed anew if
-// the last one does not cover them.
+// Prove returns the proofs that entries are in the log, all under one checkpoint, which is signed
+// anew if the last one does not cover them.
 func (l *Log) Prove(indexes ...uint64) ([]*tlog.Proof, error) {
 	if len(indexes) == 0 {
 		return nil, errors.New("no entry to prove")
@@ -126,7 +128,8 @@ func (l *Log) Prove(indexes ...uint64) ([]*tlog.Proof, error) {
 	return proofs, nil
 }
 
-// ProveConsistency returns the proof that the log at the newer size begins with the log at the older one.
+// ProveConsistency returns the proof that the log at the newer size begins with the log at the
+// older one.
 func (l *Log) ProveConsistency(older, newer uint64) ([]tlog.Hash, error) {
 	edge := l.snapshot()
 	if newer > edge.Size() {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// MaxCheckpoint is the greatest length of a signed checkpoint in octets: room for the 16 signatures of
-// nearly 5 kB that C2SP signed-note wants every reader to take.
+// MaxCheckpoint is the greatest length of a signed checkpoint in octets: room for the 16 signatures
+// of nearly 5 kB that C2SP signed-note wants every reader to take.
 const MaxCheckpoint = 128 << 10
 
 // Checkpoint is the state of a log that its signature is for.
@@ -26,20 +26,23 @@ func (c Checkpoint) Text() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, c.Root)
 }
 
-// Sign returns the checkpoint with the signature of the log, whose key must have the origin as its name.
+// Sign returns the checkpoint with the signature of the log, whose key must have the origin as its
+// name.
 func (c Checkpoint) Sign(s *Signer) ([]byte, error) {
 	if s.Name() != c.Origin {
-		return nil, fmt.Errorf("checkpoint of %q cannot be signed with the key of %q", c.Origin, s.Name())
+		return nil, fmt.Errorf("checkpoint of %q cannot be signed with the key of %q", c.Origin,
+			s.Name())
 	}
 	return note.Sign(&note.Note{Text: c.Text()}, s)
 }
 
-// OpenCheckpoint reads a signed checkpoint and checks the log's signature. Signatures by other keys, as
-// witnesses add them, are not looked at (C2SP signed-note: "Verifiers MUST ignore signatures from unknown
-// keys").
+// OpenCheckpoint reads a signed checkpoint and checks the log's signature. Signatures by other
+// keys, as witnesses add them, are not looked at (C2SP signed-note: "Verifiers MUST ignore
+// signatures from unknown keys").
 func OpenCheckpoint(signed []byte, v *Verifier) (Checkpoint, error) {
 	if len(signed) > MaxCheckpoint {
-		return Checkpoint{}, fmt.Errorf("checkpoint of %d octets, the limit is %d", len(signed), MaxCheckpoint)
+		return Checkpoint{}, fmt.Errorf("checkpoint of %d octets, the limit is %d", len(signed),
+			MaxCheckpoint)
 	}
 	n, err := note.Open(signed, note.VerifierList(v))
 	var unsigned *note.UnverifiedNoteError
@@ -54,7 +57,8 @@ func OpenCheckpoint(signed []byte, v *Verifier) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
 	if c.Origin != v.Name() {
-		return Checkpoint{}, fmt.Errorf("checkpoint of %q is signed with the key of %q", c.Origin, v.Name())
+		return Checkpoint{}, fmt.Errorf("checkpoint of %q is signed with the key of %q", c.Origin,
+			v.Name())
 	}
 	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
 		return Checkpoint{}, errors.New("checkpoint: signature is not in canonical base 64")

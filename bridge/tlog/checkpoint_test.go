@@ -109,13 +109,15 @@ func TestOpenCheckpointRefusesNote(t *testing.T) {
 	for len(huge) <= MaxCheckpoint {
 		huge = append(huge, "— x AAAAAAAA\n"...)
 	}
-	if _, err := OpenCheckpoint(huge, s.Verifier()); err == nil || !strings.Contains(err.Error(), "limit") {
+	_, err = OpenCheckpoint(huge, s.Verifier())
+	if err == nil || !strings.Contains(err.Error(), "limit") {
 		t.Errorf("huge note: %v", err)
 	}
 	text, sig, _ := bytes.Cut(signed, []byte("\n\n"))
 	for name, bad := range map[string][]byte{
-		"empty": nil, "unsigned": text, "only signature": sig, "no line end": signed[:len(signed)-1],
-		"CRLF": bytes.ReplaceAll(signed, []byte("\n"), []byte("\r\n")),
+		"empty": nil, "unsigned": text, "only signature": sig,
+		"no line end": signed[:len(signed)-1],
+		"CRLF":        bytes.ReplaceAll(signed, []byte("\n"), []byte("\r\n")),
 	} {
 		if _, err := OpenCheckpoint(bad, s.Verifier()); err == nil {
 			t.Errorf("%s: no error", name)
@@ -153,7 +155,8 @@ func TestKeys(t *testing.T) {
 	if err != nil || v.String() != s.Verifier().String() || v.Name() != testOrigin {
 		t.Errorf("verifier %v, %v", v, err)
 	}
-	for _, bad := range []string{"", "x", skey[:len(skey)-1], skey + "x", strings.Replace(skey, "mail", "male", 1),
+	for _, bad := range []string{"", "x", skey[:len(skey)-1], skey + "x", strings.Replace(skey,
+		"mail", "male", 1),
 		s.Verifier().String(), strings.Repeat("x", 1000)} {
 		_, err := ParseSigner(bad)
 		if err == nil {
@@ -180,7 +183,9 @@ func TestKeys(t *testing.T) {
 }
 
 func FuzzCheckpoint(f *testing.F) {
-	s, err := ParseSigner("PRIVATE+KEY+mail.example.org/tlog+d5dc1387+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	s,
+		err := ParseSigner("PRIVATE+KEY+mail.example.org/tlog+d5dc1387+" +
+		"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	if err != nil {
 		f.Fatal(err)
 	}

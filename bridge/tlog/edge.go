@@ -5,12 +5,12 @@ import "fmt"
 // maxLevels is the number of tile levels of a tree of 2^64 leaves.
 const maxLevels = 8
 
-// Edge is the right edge of a tree: of each level the tile that is not full yet. That is all it takes to
-// add leaves and to know the root. The zero value is the empty tree.
+// Edge is the right edge of a tree: of each level the tile that is not full yet. That is all it
+// takes to add leaves and to know the root. The zero value is the empty tree.
 //
-// A copy of an Edge is a snapshot of the tree, and cheap: copies share their tiles, in which hashes are only
-// ever added, behind the width that the snapshot knows. So a snapshot may be read while another copy grows,
-// but only one of all copies may grow.
+// A copy of an Edge is a snapshot of the tree, and cheap: copies share their tiles, in which hashes
+// are only ever added, behind the width that the snapshot knows. So a snapshot may be read while
+// another copy grows, but only one of all copies may grow.
 type Edge struct {
 	size  uint64
 	tiles [maxLevels]*[TileBytes]byte
@@ -19,8 +19,8 @@ type Edge struct {
 // Size returns the number of leaves.
 func (e *Edge) Size() uint64 { return e.size }
 
-// Append adds a leaf. For each tile that it completes full is called, lower levels first; the tile's data
-// will not change any more and may be kept.
+// Append adds a leaf. For each tile that it completes full is called, lower levels first; the
+// tile's data will not change any more and may be kept.
 func (e *Edge) Append(leaf Hash, full func(t Tile, data []byte)) {
 	h, n := leaf, e.size // n is the index of h in its level
 	for level := range maxLevels {
@@ -59,8 +59,8 @@ func (e *Edge) Root() Hash {
 	if e.size == 0 {
 		return EmptyRoot()
 	}
-	// The tree is a row of perfect subtrees, one for each bit of its size, the greatest on the left. Going
-	// from right to left, each is joined with all that is on its right.
+	// The tree is a row of perfect subtrees, one for each bit of its size, the greatest on the
+	// left. Going from right to left, each is joined with all that is on its right.
 	var right Hash
 	found := false
 	for level := range maxLevels {
@@ -79,10 +79,10 @@ func (e *Edge) Root() Hash {
 	return right
 }
 
-// RestoreEdge rebuilds the edge of a tree of a known size: from the full tiles whose parent is not full
-// yet, and from the entries behind the last full tile of level 0. It calls tile up to 255 times for each
-// level and leaf up to 255 times.
-func RestoreEdge(size uint64, tile TileReader, leaf func(index uint64) (Hash, error)) (Edge, error) {
+// RestoreEdge rebuilds the edge of a tree of a known size: from the full tiles whose parent is not
+// full yet, and from the entries behind the last full tile of level 0. It calls tile up to 255
+// times for each level and leaf up to 255 times.
+func RestoreEdge(size uint64, tile TileReader, leaf LeafReader) (Edge, error) {
 	e := Edge{size: size}
 	if err := checkSize(size); err != nil {
 		return Edge{}, err
@@ -105,7 +105,7 @@ func RestoreEdge(size uint64, tile TileReader, leaf func(index uint64) (Hash, er
 	return e, nil
 }
 
-func restoreHash(level int, n uint64, tile TileReader, leaf func(uint64) (Hash, error)) (Hash, error) {
+func restoreHash(level int, n uint64, tile TileReader, leaf LeafReader) (Hash, error) {
 	if level == 0 {
 		return leaf(n)
 	}

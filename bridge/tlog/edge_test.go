@@ -187,7 +187,8 @@ func TestRestoreEdge(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e.Size() != uint64(size) || e.Root() != g.edge.Root() {
-			t.Errorf("size %d: restored size %d, root %v, want %v", size, e.Size(), e.Root(), g.edge.Root())
+			t.Errorf("size %d: restored size %d, root %v, want %v", size, e.Size(), e.Root(),
+				g.edge.Root())
 		}
 		// The restored edge goes on as the other would have.
 		for i := range 300 {
@@ -210,10 +211,12 @@ func TestRestoreEdgeRefuses(t *testing.T) {
 	if _, err := RestoreEdge(MaxSize+1, g.read, g.leaf); err == nil {
 		t.Error("size over the limit accepted")
 	}
-	if _, err := RestoreEdge(600, func(Tile) ([]byte, error) { return nil, failed }, g.leaf); err != failed {
+	noTile := func(Tile) ([]byte, error) { return nil, failed }
+	if _, err := RestoreEdge(600, noTile, g.leaf); err != failed {
 		t.Errorf("error %v, want that of the tile", err)
 	}
-	if _, err := RestoreEdge(600, g.read, func(uint64) (Hash, error) { return Hash{}, failed }); err != failed {
+	noLeaf := func(uint64) (Hash, error) { return Hash{}, failed }
+	if _, err := RestoreEdge(600, g.read, noLeaf); err != failed {
 		t.Errorf("error %v, want that of the leaf", err)
 	}
 	short := func(t Tile) ([]byte, error) { return make([]byte, TileBytes-1), nil }

@@ -18,8 +18,8 @@ const (
 	afterPrefix = "after "
 	maxKind     = 64
 
-	// MaxEntry is the greatest length of an entry in octets: 19 of header, 65 of kind, 45 of commitment and
-	// 82 of the block, rounded up.
+	// MaxEntry is the greatest length of an entry in octets: 19 of header, 65 of kind, 45 of
+	// commitment and 82 of the block, rounded up.
 	MaxEntry = 256
 
 	// SaltSize is the length of the key of a commitment in octets.
@@ -42,8 +42,8 @@ type Block struct {
 // IsZero reports whether b names no block. No block has a hash of zeros.
 func (b Block) IsZero() bool { return b.Hash == [32]byte{} }
 
-// Commit returns what an entry says of an event: HMAC-SHA-256 with the salt as its key over the canonical
-// octets of the event.
+// Commit returns what an entry says of an event: HMAC-SHA-256 with the salt as its key over the
+// canonical octets of the event.
 func Commit(salt [SaltSize]byte, canonical []byte) [sha256.Size]byte {
 	m := hmac.New(sha256.New, salt[:])
 	m.Write(canonical)
@@ -52,8 +52,8 @@ func Commit(salt [SaltSize]byte, canonical []byte) [sha256.Size]byte {
 	return sum
 }
 
-// Commits reports whether the entry is the one of this event and salt. The kind, which stands in the open,
-// is for the caller to compare with the one the event names.
+// Commits reports whether the entry is the one of this event and salt. The kind, which stands in
+// the open, is for the caller to compare with the one the event names.
 func (e Entry) Commits(salt [SaltSize]byte, canonical []byte) bool {
 	return Commit(salt, canonical) == e.Commitment
 }
@@ -75,7 +75,8 @@ func (e Entry) AppendTo(dst []byte) []byte {
 	return append(dst, '\n')
 }
 
-// CheckKind says what is wrong with a kind of event as a line of an entry: it must be 1 to 64 letters.
+// CheckKind says what is wrong with a kind of event as a line of an entry: it must be 1 to 64
+// letters.
 func CheckKind(k mail.EventKind) error {
 	if k == "" || len(k) > maxKind {
 		return fmt.Errorf("kind of %d characters, want 1 to %d", len(k), maxKind)
@@ -96,7 +97,8 @@ func ParseEntry(text []byte) (Entry, error) {
 	}
 	rest, ok := bytes.CutPrefix(text, []byte(entryHeader))
 	if !ok {
-		return e, fmt.Errorf("entry does not begin with the line %q", entryHeader[:len(entryHeader)-1])
+		return e, fmt.Errorf("entry does not begin with the line %q",
+			entryHeader[:len(entryHeader)-1])
 	}
 	kind, rest, ok1 := bytes.Cut(rest, []byte("\n"))
 	commitment, rest, ok2 := bytes.Cut(rest, []byte("\n"))
@@ -123,8 +125,8 @@ func ParseEntry(text []byte) (Entry, error) {
 	return e, nil
 }
 
-// parseAfter reads "after <height> <hash>\n". Leading zeros, upper case and text behind the line are left
-// to ParseEntry's comparison.
+// parseAfter reads "after <height> <hash>\n". Leading zeros, upper case and text behind the line
+// are left to ParseEntry's comparison.
 func parseAfter(line []byte) (Block, error) {
 	var b Block
 	line, ok := bytes.CutPrefix(line, []byte(afterPrefix))
@@ -150,8 +152,8 @@ func parseAfter(line []byte) (Block, error) {
 	return b, nil
 }
 
-// parseHash reads a hash in base 64 and takes only the spelling that an encoder writes: the decoder of the
-// standard library skips line ends and ignores the last two bits.
+// parseHash reads a hash in base 64 and takes only the spelling that an encoder writes: the decoder
+// of the standard library skips line ends and ignores the last two bits.
 func parseHash(text []byte) (Hash, error) {
 	var h Hash
 	if len(text) != base64.StdEncoding.EncodedLen(HashSize) {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// MaxOrigin is the greatest length of an origin in octets. It stands in replies of SMTP, whose lines
-	// have 512 (RFC 5321, section 4.5.3.1.5).
+	// MaxOrigin is the greatest length of an origin in octets. It stands in replies of SMTP, whose
+	// lines have 512 (RFC 5321, section 4.5.3.1.5).
 	MaxOrigin = 255
 
 	// maxKey is longer than any key with a name of MaxOrigin.
@@ -22,16 +22,16 @@ const (
 	algEd25519 = 1 // signature type of C2SP signed-note
 )
 
-// CheckOrigin says what is wrong with a name for a log of ours. An origin should be an address without
-// scheme, "mail.example.org/tlog"; it must be printable ASCII without space, '+', which ends a name in a
-// key, and '#', which stands between origin and index in a reply.
+// CheckOrigin says what is wrong with a name for a log of ours. An origin should be an address
+// without scheme, "mail.example.org/tlog"; it must be printable ASCII without space, '+', which
+// ends a name in a key, and '#', which stands between origin and index in a reply.
 func CheckOrigin(origin string) error {
 	if origin == "" || len(origin) > MaxOrigin {
 		return fmt.Errorf("origin of %d characters, want 1 to %d", len(origin), MaxOrigin)
 	}
 	for i := 0; i < len(origin); i++ {
 		if c := origin[i]; c <= ' ' || c >= 0x7f || c == '+' || c == '#' {
-			return fmt.Errorf("origin %q has the character %q: want printable ASCII without space, + and #",
+			return fmt.Errorf("origin %q has the character %q: want ASCII that prints, without + and #",
 				origin, c)
 		}
 	}
@@ -80,8 +80,8 @@ type Signer struct {
 // Verifier returns the public half.
 func (s *Signer) Verifier() *Verifier { return s.verifier }
 
-// ParseSigner reads a private key, "PRIVATE+KEY+<origin>+<key id>+<base 64 of type and seed>". Its errors
-// do not repeat the key.
+// ParseSigner reads a private key, "PRIVATE+KEY+<origin>+<key id>+<base 64 of type and seed>". Its
+// errors do not repeat the key.
 func ParseSigner(skey string) (*Signer, error) {
 	if len(skey) > maxKey {
 		return nil, fmt.Errorf("signing key of %d characters, the limit is %d", len(skey), maxKey)

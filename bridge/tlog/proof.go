@@ -7,12 +7,15 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// maxHashes is the greatest number of hashes in a proof: a path has one for each level of the tree, and a
-// consistency proof one more.
+// maxHashes is the greatest number of hashes in a proof: a path has one for each level of the tree,
+// and a consistency proof one more.
 const maxHashes = 63
 
 // TileReader returns the hashes of a tile: at least Width of them.
 type TileReader func(t Tile) ([]byte, error)
+
+// LeafReader returns the hash of a leaf.
+type LeafReader func(index uint64) (Hash, error)
 
 // Root returns the root that a tree had at a size.
 func Root(size uint64, read TileReader) (Hash, error) {
@@ -22,8 +25,8 @@ func Root(size uint64, read TileReader) (Hash, error) {
 	return tlog.TreeHash(int64(size), hashes(read))
 }
 
-// ProveInclusion returns the proof that the tree of a size has a leaf at an index (RFC 6962, section
-// 2.1.1), from the leaf's sibling up.
+// ProveInclusion returns the proof that the tree of a size has a leaf at an index (RFC 6962,
+// section 2.1.1), from the leaf's sibling up.
 func ProveInclusion(index, size uint64, read TileReader) ([]Hash, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
@@ -34,8 +37,9 @@ func ProveInclusion(index, size uint64, read TileReader) ([]Hash, error) {
 	return tlog.ProveRecord(int64(size), int64(index), hashes(read))
 }
 
-// ProveConsistency returns the proof that the tree of the newer size begins with the tree of the older one
-// (RFC 6962, section 2.1.2). It is empty where the older tree is, and where the sizes are equal.
+// ProveConsistency returns the proof that the tree of the newer size begins with the tree of the
+// older one (RFC 6962, section 2.1.2). It is empty where the older tree is, and where the sizes are
+// equal.
 func ProveConsistency(older, newer uint64, read TileReader) ([]Hash, error) {
 	if err := checkSize(newer); err != nil {
 		return nil, err
@@ -49,8 +53,8 @@ func ProveConsistency(older, newer uint64, read TileReader) ([]Hash, error) {
 	return tlog.ProveTree(int64(newer), int64(older), hashes(read))
 }
 
-// VerifyInclusion returns an error unless proof shows that the tree of this size and root has the leaf at
-// the index.
+// VerifyInclusion returns an error unless proof shows that the tree of this size and root has the
+// leaf at the index.
 func VerifyInclusion(leaf Hash, index uint64, proof []Hash, size uint64, root Hash) error {
 	if err := checkSize(size); err != nil {
 		return err
@@ -59,19 +63,21 @@ func VerifyInclusion(leaf Hash, index uint64, proof []Hash, size uint64, root Ha
 		return fmt.Errorf("index %d is not in a tree of size %d", index, size)
 	}
 	if tlog.CheckRecord(proof, int64(size), root, int64(index), leaf) != nil {
-		return fmt.Errorf("inclusion proof of %d hashes does not lead from leaf %v at index %d to root %v"+
-			" of size %d", len(proof), leaf, index, root, size)
+		return fmt.Errorf("inclusion proof of %d hashes does not lead from leaf %v at index %d"+
+			" to root %v of size %d", len(proof), leaf, index, root, size)
 	}
 	return nil
 }
 
-// VerifyConsistency returns an error unless proof shows that the newer tree begins with the older one.
-func VerifyConsistency(older uint64, olderRoot Hash, newer uint64, newerRoot Hash, proof []Hash) error {
+// VerifyConsistency returns an error unless proof shows that the newer tree begins with the older
+// one.
+func VerifyConsistency(older uint64, olderRoot Hash, newer uint64, newerRoot Hash,
+	proof []Hash) error {
 	if err := checkSize(newer); err != nil {
 		return err
 	}
-	failed := fmt.Errorf("consistency proof of %d hashes does not lead from root %v of size %d to root %v"+
-		" of size %d", len(proof), olderRoot, older, newerRoot, newer)
+	failed := fmt.Errorf("consistency proof of %d hashes does not lead from root %v of size %d"+
+		" to root %v of size %d", len(proof), olderRoot, older, newerRoot, newer)
 	switch {
 	case older > newer:
 		return fmt.Errorf("a tree of size %d does not begin with one of size %d", newer, older)
@@ -88,8 +94,8 @@ func VerifyConsistency(older uint64, olderRoot Hash, newer uint64, newerRoot Has
 	return nil
 }
 
-// hashes lets x/mod read hashes by their place in its own order of storage. A tile is read once for each
-// proof.
+// hashes lets x/mod read hashes by their place in its own order of storage. A tile is read once for
+// each proof.
 func hashes(read TileReader) tlog.HashReader {
 	return tlog.HashReaderFunc(func(indexes []int64) ([]Hash, error) {
 		got := make([]Hash, len(indexes))

@@ -140,10 +140,13 @@ func TestProofArguments(t *testing.T) {
 	check("older than new", VerifyConsistency(3, Hash{}, 2, Hash{}, nil), "does not begin")
 	check("empty trees", VerifyConsistency(0, EmptyRoot(), 0, Hash{}, nil), "does not lead")
 	// The greatest tree allowed still ends.
-	check("greatest size", VerifyInclusion(Hash{}, MaxSize-1, make([]Hash, 60), MaxSize, Hash{}), "does not lead")
-	check("greatest size", VerifyConsistency(MaxSize-1, Hash{}, MaxSize, Hash{}, make([]Hash, 61)), "does not lead")
+	check("greatest size", VerifyInclusion(Hash{}, MaxSize-1, make([]Hash, 60), MaxSize, Hash{}),
+		"does not lead")
+	check("greatest size", VerifyConsistency(MaxSize-1, Hash{}, MaxSize, Hash{}, make([]Hash, 61)),
+		"does not lead")
 	failed := errors.New("failed")
-	if _, err := ProveInclusion(1, 10, func(Tile) ([]byte, error) { return nil, failed }); !errors.Is(err, failed) {
+	_, err = ProveInclusion(1, 10, func(Tile) ([]byte, error) { return nil, failed })
+	if !errors.Is(err, failed) {
 		t.Errorf("error %v, want that of the reader", err)
 	}
 	_, err = ProveInclusion(1, 10, func(Tile) ([]byte, error) { return make([]byte, 32), nil })

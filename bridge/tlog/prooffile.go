@@ -45,14 +45,16 @@ func (p *Proof) Marshal() []byte {
 	return append(b, p.Checkpoint...)
 }
 
-// ParseProof reads what Marshal wrote, and nothing else. It does not look into the checkpoint: Verify does.
+// ParseProof reads what Marshal wrote, and nothing else. It does not look into the checkpoint:
+// Verify does.
 func ParseProof(text []byte) (*Proof, error) {
 	if len(text) > MaxProof {
 		return nil, fmt.Errorf("tlog-proof of %d octets, the limit is %d", len(text), MaxProof)
 	}
 	rest, ok := bytes.CutPrefix(text, []byte(proofHeader))
 	if !ok {
-		return nil, fmt.Errorf("tlog-proof does not begin with the line %q", proofHeader[:len(proofHeader)-1])
+		return nil, fmt.Errorf("tlog-proof does not begin with the line %q",
+			proofHeader[:len(proofHeader)-1])
 	}
 	p := new(Proof)
 	line, rest, _ := bytes.Cut(rest, []byte("\n"))
@@ -103,7 +105,8 @@ func parseHashes(text []byte) (hashes []Hash, rest []byte, err error) {
 	}
 }
 
-// Verify checks the signature of the checkpoint and that its tree has the leaf at the index of the proof.
+// Verify checks the signature of the checkpoint and that its tree has the leaf at the index of the
+// proof.
 func (p *Proof) Verify(leaf Hash, v *Verifier) (Checkpoint, error) {
 	c, err := OpenCheckpoint(p.Checkpoint, v)
 	if err != nil {

@@ -105,7 +105,8 @@ func TestProofRefusesEveryFlip(t *testing.T) {
 func FuzzProof(f *testing.F) {
 	p, leaf, v := sampleProof(f)
 	f.Add(p.Marshal())
-	f.Add([]byte(proofHeader + "extra " + base64.StdEncoding.EncodeToString([]byte("x")) + "\nindex 0\n\n"))
+	f.Add([]byte(proofHeader + "extra " + base64.StdEncoding.EncodeToString([]byte("x")) +
+		"\nindex 0\n\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ParseProof(text)
 		if err != nil {

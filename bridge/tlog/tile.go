@@ -25,15 +25,16 @@ const (
 	maxBundled = 1<<16 - 1
 )
 
-// Tile names a tile: Width hashes of a level, from the one with index N*256 on; or, at EntryLevel, as many
-// entries.
+// Tile names a tile: Width hashes of a level, from the one with index N*256 on; or, at EntryLevel,
+// as many entries.
 type Tile struct {
 	Level int
 	N     uint64
 	Width int // 1 to 256; 256 is a full tile
 }
 
-// Path returns the path of the tile below the prefix of a log: "tile/0/x001/234", "tile/entries/007.p/12".
+// Path returns the path of the tile below the prefix of a log: "tile/0/x001/234",
+// "tile/entries/007.p/12".
 func (t Tile) Path() string {
 	p := tlog.Tile{H: TileHeight, L: t.Level, N: int64(t.N), W: t.Width}.Path()
 	_, rest, _ := strings.Cut(p[len("tile/"):], "/") // x/mod has the height in its paths
@@ -63,7 +64,8 @@ func ParseTilePath(path string) (Tile, error) {
 	return Tile{Level: t.L, N: uint64(t.N), Width: t.W}, nil
 }
 
-// TileRoot returns the root of the subtree below a tile or the first part of one: data must be 2^k hashes.
+// TileRoot returns the root of the subtree below a tile or the first part of one: data must be 2^k
+// hashes.
 func TileRoot(data []byte) Hash {
 	if len(data) == HashSize {
 		return Hash(data)

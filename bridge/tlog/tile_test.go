@@ -33,11 +33,13 @@ func TestTilePath(t *testing.T) {
 
 func TestParseTilePathRefuses(t *testing.T) {
 	for _, path := range []string{
-		"", "tile", "tile/", "tile/0", "tile/0/", "tile//000", "checkpoint", "/tile/0/000", "tile/0/000/",
+		"", "tile", "tile/", "tile/0", "tile/0/", "tile//000", "checkpoint", "/tile/0/000",
+		"tile/0/000/",
 		"tile/00/000", "tile/+1/000", "tile/-1/000", "tile/64/000", "tile/data/000", "tile/8/0/000",
 		"tile/0/0", "tile/0/00", "tile/0/0000", "tile/0/x000/001", "tile/0/001/002", "tile/0/x001",
 		"tile/0/000.p", "tile/0/000.p/", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01",
-		"tile/0/000.p/-1", "tile/0/000.p/1/2", "tile/0/../000", "tile/0/x001/x000/x000/x000/x000/x000/x000",
+		"tile/0/000.p/-1", "tile/0/000.p/1/2", "tile/0/../000",
+		"tile/0/x001/x000/x000/x000/x000/x000/x000",
 		"tile/0/x999/x999/x999/x999/x999/x999/999", "tile/Entries/000", "tile/entries/entries/000",
 		"tile/0/" + strings.Repeat("x001/", 20) + "001",
 	} {
@@ -78,7 +80,9 @@ func TestBundle(t *testing.T) {
 	if _, err := AppendToBundle(nil, make([]byte, 65536)); err == nil {
 		t.Error("entry of 65536 octets bundled")
 	}
-	for _, bad := range [][]byte{{0}, {0, 1}, {0, 2, 'x'}, append(bundle[:5:5], 0), make([]byte, 2*257)} {
+	for _, bad := range [][]byte{
+		{0}, {0, 1}, {0, 2, 'x'}, append(bundle[:5:5], 0), make([]byte, 2*257),
+	} {
 		if _, err := ParseBundle(bad); err == nil {
 			t.Errorf("bundle of %d octets accepted", len(bad))
 		}

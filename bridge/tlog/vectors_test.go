@@ -16,8 +16,8 @@ import (
 // tesseraKey is the published key of the log in tessera's testdata.
 const tesseraKey = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx"
 
-// TestTesseraLog opens every checkpoint of a log that tessera made, rebuilds each tree from the entries,
-// and compares every tile and bundle.
+// TestTesseraLog opens every checkpoint of a log that tessera made, rebuilds each tree from the
+// entries, and compares every tile and bundle.
 func TestTesseraLog(t *testing.T) {
 	dir := vectors.Path(t, "bridge/tlog/tessera_testdata_log")
 	v, err := ParseVerifier(tesseraKey)
