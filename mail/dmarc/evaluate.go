@@ -43,7 +43,8 @@ type evaluation struct {
 func (e *evaluation) run(ctx context.Context, spf SPF, dkim []DKIM) {
 	v := &e.verdict
 	if err := e.discover(ctx); err != nil {
-		v.Result, v.Explain = TempError, fmt.Sprintf("no answer about the policy of %s: %v", e.author, err)
+		v.Result = TempError
+		v.Explain = fmt.Sprintf("no answer about the policy of %s: %v", e.author, err)
 		return
 	}
 	if v.Record == nil {
@@ -228,10 +229,12 @@ func (e *evaluation) conclude() {
 		if err == nil {
 			err = v.SPF.Err
 		}
-		v.Result, v.Explain = TempError, fmt.Sprintf("no answer about the alignment with %s: %v", e.author, err)
+		v.Result = TempError
+		v.Explain = fmt.Sprintf("no answer about the alignment with %s: %v", e.author, err)
 	default:
 		v.Result = Fail
-		v.Explain = fmt.Sprintf("neither a signature (%s) nor the path (%s) is aligned with %s; %s asks %s=%s",
+		v.Explain = fmt.Sprintf(
+			"neither a signature (%s) nor the path (%s) is aligned with %s; %s asks %s=%s",
 			v.DKIM.short(), v.SPF.short(), e.author, v.Domain, v.Tag, v.Published)
 		if v.Record.Testing {
 			v.Explain += ", test mode"

@@ -35,8 +35,8 @@ type Author struct {
 	Domains []string
 	// Addresses is how many there are.
 	Addresses int
-	// Shown are domains of what looks like an address in a display name or comment: what a reader may
-	// take for the author. Those of Domains are not repeated.
+	// Shown are domains of what looks like an address in a display name or comment: what a reader
+	// may take for the author. Those of Domains are not repeated.
 	Shown []string
 }
 
@@ -63,7 +63,8 @@ func ParseFrom(value string) (Author, error) {
 		return a, fmt.Errorf("%w: longer than %d octets", ErrBadFrom, maxFrom)
 	}
 	if !utf8.ValidString(value) {
-		value = strings.ToValidUTF8(value, "\ufffd") // raw Latin-1 in a display name; no domain has it
+		// Raw Latin-1 in a display name; in a domain the replacement is an error.
+		value = strings.ToValidUTF8(value, "\ufffd")
 	}
 	tokens, err := tokenize(value)
 	if err != nil {
@@ -311,7 +312,8 @@ func looksLike(s string) (domains []string) {
 		if end < 0 {
 			end = len(s)
 		}
-		if d, err := asciiName(strings.TrimRight(s[:end], ".!?")); err == nil && strings.Contains(d, ".") {
+		d, err := asciiName(strings.TrimRight(s[:end], ".!?"))
+		if err == nil && strings.Contains(d, ".") {
 			domains = append(domains, d)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // Limits on a record. A stranger publishes it; the longest in use have some 500 octets.
 const (
 	maxRecord = 8 << 10 // octets
-	maxURIs   = 10      // of each kind; further ones are ignored (RFC 9990, "up to the Receiver's limits")
+	maxURIs   = 10      // of each kind; RFC 9990, section 3.5: "up to the Receiver's limits"
 	maxFaults = 10
 )
 
