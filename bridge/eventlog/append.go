@@ -17,8 +17,8 @@ const leafBytes = 896
 // reads nothing. The slices in the writes are not touched again.
 //
 // The group is part of the tree from here on, for the next Append to build on, but nobody sees it
-// before Committed. If it is never committed, the log must be opened anew. After an error nothing
-// has changed.
+// before Committed. One that will never be committed must be Abandoned. After an error nothing has
+// changed.
 func (l *Log) Append(events []mail.Event) ([]uint64, []queue.Write, error) {
 	if len(events) == 0 {
 		return nil, nil, nil
