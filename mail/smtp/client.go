@@ -276,12 +276,16 @@ func (c *Client) cause(ctx context.Context, err error) error {
 
 // ask sends one command and returns the reply to it.
 func (c *Client) ask(ctx context.Context, line string) (Reply, error) {
+	return c.askWithin(ctx, line, c.cfg.CommandTimeout)
+}
+
+func (c *Client) askWithin(ctx context.Context, line string, patience time.Duration) (Reply, error) {
 	if err := c.quiet(); err != nil {
 		return Reply{}, err
 	}
 	c.x.write(line)
 	c.x.write("\r\n")
-	return c.reply(ctx, c.cfg.CommandTimeout)
+	return c.reply(ctx, patience)
 }
 
 // quiet makes sure that the server has not spoken out of turn: what it sent would be taken for the reply to

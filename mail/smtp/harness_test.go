@@ -236,6 +236,10 @@ func dial(t testing.TB, addr string, rec *recorder) *talk {
 		t.Fatal(err)
 	}
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return newTalk(t, conn, rec)
+}
+
+func newTalk(t testing.TB, conn net.Conn, rec *recorder) *talk {
 	t.Cleanup(func() { conn.Close() })
 	return &talk{t: t, rec: rec, conn: conn, in: bufio.NewReader(conn)}
 }

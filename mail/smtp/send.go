@@ -213,7 +213,7 @@ func (t *sending) run(ctx context.Context) error {
 	case chunking:
 		return t.sendChunk(ctx)
 	case !pipelining:
-		r, err := c.ask(ctx, "DATA")
+		r, err := c.askWithin(ctx, "DATA", c.cfg.DataTimeout)
 		if err != nil {
 			return err
 		}

@@ -67,6 +67,7 @@ type wire struct {
 	patience time.Duration // how long a read or write may wait
 	readBy   time.Time     // deadline set on sock, with some slack over patience
 	writeBy  time.Time
+	deaf     error // why a write failed: there will be no other
 	rate     rate
 
 	lineBegun bool // the deadline of the line that is being read is set
@@ -94,7 +95,9 @@ type rate struct {
 }
 
 // kept reports whether the peer sent enough in the window.
-func (r *rate) kept() bool { return r.got >= r.perSecond*int64(r.window/time.Second) }
+func (r *rate) kept() bool {
+	return r.got >= int64(float64(r.perSecond)*r.window.Seconds())
+}
 
 func (x *wire) init(sock net.Conn, clk clock.Clock, stop *atomic.Bool) {
 	x.sock, x.clk, x.stop = sock, clk, stop
@@ -215,7 +218,7 @@ func (x *wire) fillPlain() error {
 			err = x.gotErr
 		}
 		if err != nil {
-			if x.mayRetry(err) {
+			if err = x.verdict(err); err == nil {
 				continue
 			}
 			return err
@@ -264,25 +267,32 @@ func (x *wire) readSock(p []byte) (int, error) {
 	for {
 		n, err := x.sock.Read(p)
 		x.rate.got += int64(n)
-		if n > 0 || err == nil || !x.mayRetry(err) {
-			return n, err
+		if n > 0 || err == nil {
+			return n, nil
 		}
-		if err := x.beforeWait(); err != nil {
+		if err = x.verdict(err); err == nil {
+			err = x.beforeWait()
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
 }
 
-// mayRetry decides after a failed read whether its deadline only ended a window in which the peer sent
-// enough, or was our own wake for somebody who does not want to stop here.
-func (x *wire) mayRetry(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false
+// verdict decides what a failed read means. It returns nil where it is to be tried again: its deadline only
+// ended a window in which the peer sent enough, or was our own wake for somebody who does not stop here.
+func (x *wire) verdict(err error) error {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case x.stop != nil && x.stop.Load():
+		return nil // beforeWait decides, and sets a new deadline
+	case x.rate.perSecond == 0:
+		return err
+	case x.rate.kept() && !x.clk.Now().Before(x.rate.until):
+		return nil
 	}
-	if x.stop != nil && x.stop.Load() {
-		return true // beforeWait decides, and sets a new deadline
-	}
-	return x.rate.perSecond > 0 && x.rate.kept() && !x.clk.Now().Before(x.rate.until)
+	return errTooSlow
 }
 
 // beforeWait is called where the next thing is to wait for the peer.
@@ -356,11 +366,15 @@ func (x *wire) flush() error {
 
 // send writes p at once, before what is pending.
 func (x *wire) send(p []byte) (err error) {
-	if x.tls != nil {
+	switch {
+	case x.deaf != nil:
+		return x.deaf
+	case x.tls != nil:
 		_, err = x.tls.Write(p)
-	} else {
+	default:
 		_, err = x.writeSock(p)
 	}
+	x.deaf = err
 	return err
 }
 
