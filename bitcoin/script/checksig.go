@@ -183,9 +183,6 @@ func (v *Verifier) checkMultisig(op Op, f *frame) Code {
 	}
 	v.drop(keys + sigs + 2)
 	// One item more than needed is taken, a fault of the first release that is now a rule.
-	if len(v.stack) < 1 {
-		return ErrInvalidStackOperation
-	}
 	if dummy := v.pop(); len(dummy) != 0 && v.flags&VerifyNullDummy != 0 {
 		return ErrSigNullDummy
 	}
@@ -223,7 +220,7 @@ func (v *Verifier) multisigCounts(f *frame) (keys, sigs int, code Code) {
 		return 0, 0, ErrSigCount
 	}
 	sigs = int(n)
-	if len(v.stack) < keys+2+sigs {
+	if len(v.stack) < keys+sigs+3 {
 		return 0, 0, ErrInvalidStackOperation
 	}
 	return keys, sigs, OK
