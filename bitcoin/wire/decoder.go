@@ -130,13 +130,15 @@ func (d *decoder) countAtMost(least, most int, text string) int {
 // hashes reads a list of hashes.
 func (d *decoder) hashes() []bitcoin.Hash { return d.hashList(d.count(len(bitcoin.Hash{}))) }
 
+// hashList reads n hashes, of which a count has said that they are there.
 func (d *decoder) hashList(n int) []bitcoin.Hash {
 	if n == 0 {
 		return nil
 	}
 	hashes := make([]bitcoin.Hash, n)
+	b := d.take(n * len(bitcoin.Hash{}))
 	for i := range hashes {
-		hashes[i] = d.hash()
+		hashes[i] = bitcoin.Hash(b[i*len(bitcoin.Hash{}):])
 	}
 	return hashes
 }

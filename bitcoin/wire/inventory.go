@@ -106,8 +106,11 @@ func (d *decoder) inventory(n int) []Inventory {
 		return nil
 	}
 	items := make([]Inventory, n)
+	b := d.take(n * inventorySize)
 	for i := range items {
-		items[i] = Inventory{InvType(d.uint32()), d.hash()}
+		item := b[i*inventorySize:][:inventorySize]
+		items[i].Type = InvType(binary.LittleEndian.Uint32(item))
+		items[i].Hash = bitcoin.Hash(item[4:])
 	}
 	return items
 }
