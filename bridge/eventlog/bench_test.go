@@ -62,4 +62,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-var _ queue.Journal = (*Log)(nil)
+var (
+	_ queue.Journal = (*Log)(nil)
+	_ Section       = queue.Section(nil)
+)

@@ -29,6 +29,9 @@ func TestErase(t *testing.T) {
 		t.Errorf("erased before it was recorded: %v", err)
 	}
 	b.Add(ev)
+	if len(b.log.erasing) != 0 {
+		t.Error("erasure that was done is still waited for")
+	}
 	for range 2 {
 		_, err := b.log.Event(1)
 		if !errors.Is(err, ErrErased) || !strings.Contains(err.Error(), "entry 6") {

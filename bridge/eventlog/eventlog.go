@@ -23,17 +23,18 @@
 //
 // # What is signed
 //
-// A checkpoint is signed when somebody asks for one, at most one a second, and only of a tree of
-// which Committed has said that it is on stable storage. A log must never sign two trees of which
-// one is not the beginning of the other (C2SP tlog-checkpoint). Within a run that follows from the
-// above; what can break it is the store: a disk that lies about syncs, or a backup restored over
-// newer data, after which the log would grow another history from an older size. So the last signed
-// checkpoint is kept a second time, in Config.LastSigned, apart from the store, and is on stable
-// storage before anybody sees it. Open refuses to go on with a tree that is smaller than that
-// checkpoint or has another root at its size. The remedy is then the newer data, or a new key and
-// origin: a new log. What this cannot see is a store and LastSigned that were both put back, so a
-// restore must never put back LastSigned over a newer one; against an operator who does it on
-// purpose only witnesses, peers and anchors help, who remember checkpoints too.
+// A checkpoint is signed when somebody asks for one, at most one a second unless a proof needs a
+// newer one, and only of a tree of which Committed has said that it is on stable storage. A log
+// must never sign two trees of which one is not the beginning of the other (C2SP tlog-checkpoint).
+// Within a run that follows from the above; what can break it is the store: a disk that lies about
+// syncs, or a backup restored over newer data, after which the log would grow another history from
+// an older size. So the last signed checkpoint is kept a second time, in Config.LastSigned, apart
+// from the store, and is on stable storage before anybody sees it. Open refuses to go on with a
+// tree that is smaller than that checkpoint or has another root at its size. The remedy is then the
+// newer data, or a new key and origin: a new log. What this cannot see is a store and LastSigned
+// that were both put back, so a restore must never put back LastSigned over a newer one; against an
+// operator who does it on purpose only witnesses, peers and anchors help, who remember checkpoints
+// too.
 //
 // # What is not done
 //

@@ -256,11 +256,11 @@ func events(from, n int) []mail.Event {
 }
 
 func TestRandomGrowth(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		b := newBench(t)
 		b.rnd = rand.New(rand.NewPCG(seed, 2))
 		b.CheckLog()
-		for len(b.events) < 1500 {
+		for len(b.events) < 1100 {
 			first := len(b.events)
 			indexes := b.Add(events(first, 1+b.rnd.IntN(200))...)
 			for i, index := range indexes {
@@ -285,9 +285,8 @@ func TestThirdLevel(t *testing.T) {
 	b := newBench(t)
 	b.cfg.LastSigned = nil
 	b.Reopen()
-	for len(b.events) < 65_530 {
-		b.Add(events(len(b.events), 655)...)
-	}
+	digest := mail.Event{Kind: mail.Digest, Time: b.clock.Now(), Note: "nothing"}
+	b.Add(slices.Repeat([]mail.Event{digest}, 65_530)...)
 	for len(b.events) < 65_540 {
 		b.Add(event(len(b.events)))
 		want := b.Sign()
@@ -296,7 +295,7 @@ func TestThirdLevel(t *testing.T) {
 			t.Fatalf("checkpoint %+v after a restart, %+v before", got, want)
 		}
 	}
-	b.CheckLog()
+	b.Audit()
 }
 
 func TestRestartAtEverySize(t *testing.T) {
@@ -315,10 +314,10 @@ func TestRestartAtEverySize(t *testing.T) {
 // TestCrash loses groups at random, or keeps them and loses the word of it, signs at random, and
 // wants all that was ever signed to be one history.
 func TestCrash(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(8) {
 		b := newBench(t)
 		b.rnd = rand.New(rand.NewPCG(seed, 3))
-		for range 60 {
+		for range 50 {
 			evs := events(len(b.events), 1+b.rnd.IntN(60))
 			_, writes, err := b.log.Append(evs)
 			if err != nil {

@@ -146,7 +146,11 @@ func (r *Report) String() string {
 			fmt.Fprintf(&b, "%-12s %s\n", label, printable(value))
 		}
 	}
-	b.WriteString("VERIFIED: the parts of this file belong together and are in the signed log.\n")
+	if r.KeyTrusted {
+		b.WriteString("VERIFIED: the parts of this file belong together and are in the signed log.\n")
+	} else {
+		b.WriteString("VERIFIED ONLY AGAINST THE KEY IN THE FILE: the parts belong together.\n")
+	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "\nWARNING: %s\n", printable(w))
 	}
