@@ -17,8 +17,8 @@ const leafBytes = 896
 // reads nothing. The slices in the writes are not touched again.
 //
 // The group is part of the tree from here on, for the next Append to build on, but nobody sees it
-// before Committed. One that will never be committed must be Abandoned. After an error nothing has
-// changed.
+// before Committed. If it is never committed, the log must be opened anew. After an error nothing
+// has changed.
 func (l *Log) Append(events []mail.Event) ([]uint64, []queue.Write, error) {
 	if len(events) == 0 {
 		return nil, nil, nil
@@ -70,13 +70,6 @@ func (l *Log) Committed() {
 	l.holds, l.erased = l.holds[:0], l.erased[:0]
 }
 
-// Abandoned says that what was appended since the last Committed is not on stable storage and will not be:
-// the store had no room for it and changed nothing. Its indexes are given to the next that are appended.
-func (l *Log) Abandoned() {
-	l.appended = l.snapshot()
-	l.holds, l.erased = l.holds[:0], l.erased[:0]
-}
-
 // group is what one call of Append makes.
 type group struct {
 	edge   tlog.Edge
@@ -114,7 +107,7 @@ func (g *group) add(ev *mail.Event, salt [tlog.SaltSize]byte, after tlog.Block) 
 	text := g.cut(entry.AppendTo(g.arena))
 	g.put(g.cut(appendKey(g.arena, spaceEntry, index)), text)
 
-	if ev.ID != 0 {
+	if ofMessage(ev.Kind, ev.ID) {
 		g.put(g.cut(appendKey(g.arena, spaceMessage, uint64(ev.ID), index)), []byte{})
 	}
 	g.edge.Append(tlog.LeafHash(text), func(t tlog.Tile, data []byte) {

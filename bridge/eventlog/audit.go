@@ -174,7 +174,7 @@ func (a *auditor) event(index uint64, e tlog.Entry, canonical []byte) {
 	if ev.Kind == mail.Erasure {
 		a.erasure(index, ev)
 	}
-	if ev.ID != 0 {
+	if ofMessage(ev.Kind, ev.ID) {
 		_, err := a.log.section.Get(messageKey(ev.ID, index))
 		if errors.Is(err, queue.ErrNotFound) {
 			a.problem("entry %d is not listed among those of message %v", index, ev.ID)

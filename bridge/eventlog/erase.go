@@ -55,7 +55,7 @@ func (l *Log) Erase(index uint64, why Reason) (mail.Event, error) {
 	if err != nil {
 		return mail.Event{}, fmt.Errorf("entry %d: %w", index, err)
 	}
-	if !erasable(ev) {
+	if !ofMessage(ev.Kind, ev.ID) {
 		return mail.Event{},
 			fmt.Errorf("entry %d is of kind %s: only events about a message can be erased",
 				index, ev.Kind)
@@ -82,14 +82,10 @@ func readHead(canonical []byte) (h head, err error) {
 	return h, err
 }
 
-// erasable keeps the log's own events, and its traces of erasing and holding, from being erased.
-func erasable(ev head) bool {
-	switch ev.Kind {
-	case mail.SubmissionAcceptance, mail.ReceivedFromNonERDS, mail.ContentConsignment,
-		mail.ContentConsignmentFailure, mail.RelayToNonERDS, mail.RelayToNonERDSFailure:
-		return ev.ID != 0
-	}
-	return false
+// ofMessage reports whether an event is one of a message's own: listed by Find, to be shown as
+// evidence, and to be erased. What the log records about holding and erasing is not.
+func ofMessage(kind mail.EventKind, id mail.ID) bool {
+	return id != 0 && kind != LegalHold && kind != LegalHoldRelease && kind != mail.Erasure
 }
 
 func erasureNote(index uint64, why Reason) string {

@@ -146,6 +146,9 @@ func TestLegalHold(t *testing.T) {
 	}
 	refused("before it is recorded")
 	b.Add(hold)
+	if found, err := b.log.Find(id); err != nil || !slices.Equal(found, []uint64{1, 2}) {
+		t.Errorf("events of the message: %d, %v; the hold is none of them", found, err)
+	}
 	refused("once recorded")
 	b.Reopen()
 	refused("after a restart")

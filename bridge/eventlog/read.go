@@ -76,7 +76,8 @@ func parsePrivate(value []byte) (p *Private, tombstone uint64, err error) {
 	}, 0, nil
 }
 
-// Find returns the indexes of the events of a message, in order, without those that were erased.
+// Find returns the indexes of the events of a message, in order, without those that were erased and
+// those about legal holds.
 func (l *Log) Find(id mail.ID) ([]uint64, error) {
 	size := l.Size()
 	var indexes []uint64
