@@ -80,6 +80,7 @@ var (
 	ErrNeedsHold      = errors.New("message is to be held longer than the server offers to")
 	ErrTooLarge       = errors.New("message is larger than the server takes")
 	ErrMalformed      = errors.New("message has a bare CR, a bare LF or a NUL in it")
+	ErrAddress        = errors.New("address cannot be sent")
 	ErrNoMoreMessages = errors.New("server takes no more messages on this connection (LIMITS MAILMAX)")
 )
 

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -386,3 +387,96 @@ var serverTLS, clientTLS = func() (*tls.Config, *tls.Config) {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
 		&tls.Config{RootCAs: pool, ServerName: "mx.example.com"}
 }()
+
+// scripted is a server that follows a script of lines and then closes the connection; it returns the client's
+// end:
+//
+//	s: 250 OK      send the line with CRLF
+//	s> "a\nb"      send the octets of the Go string; %nonce% is SCRAM's nonce of the client with more
+//	c: EHLO *      read a line that looks like this; '*' is any text
+//	c> "a\nb"      read exactly these octets
+//	close          close the connection
+//	wait           wait until the client closes it
+func scripted(t testing.TB, script string) net.Conn {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := ln.Accept()
+		if err == nil {
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			err = play(conn, script)
+			conn.Close()
+		}
+		ended <- err
+	}()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		if err := <-ended; err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	return conn
+}
+
+func play(conn net.Conn, script string) error {
+	in := bufio.NewReader(conn)
+	nonce := ""
+	for n, line := range strings.Split(script, "\n") {
+		line = strings.TrimLeft(line, "\t ")
+		verb, arg, _ := strings.Cut(line, " ")
+		var err error
+		switch verb {
+		case "s:":
+			_, err = io.WriteString(conn, arg+"\r\n")
+		case "s>":
+			octets, _ := strconv.Unquote(arg)
+			_, err = io.WriteString(conn, withNonce(octets, nonce))
+		case "c:":
+			var got string
+			got, err = in.ReadString('\n')
+			if got = strings.TrimSuffix(got, "\r\n"); err == nil && !like(arg, got) {
+				err = fmt.Errorf("got %q", got)
+			}
+			if _, token, ok := strings.Cut(got, "AUTH SCRAM-SHA-256 "); ok {
+				first, _ := base64.StdEncoding.DecodeString(token)
+				_, nonce, _ = strings.Cut(string(first), ",r=")
+			}
+		case "c>":
+			octets, _ := strconv.Unquote(arg)
+			got := make([]byte, len(octets))
+			if _, err = io.ReadFull(in, got); string(got) != octets {
+				err = fmt.Errorf("got %q, %v", got, err)
+			}
+		case "close":
+			return nil
+		case "wait":
+			var rest []byte
+			if rest, err = io.ReadAll(in); len(rest) > 0 {
+				err = fmt.Errorf("got %q", rest)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("line %d %q: %w", n+1, line, err)
+		}
+	}
+	return nil
+}
+
+// withNonce puts the client's nonce, and some more, into a challenge in base64.
+func withNonce(line, nonce string) string {
+	token, ok := strings.CutPrefix(strings.TrimSuffix(line, "\r\n"), "334 ")
+	b, err := base64.StdEncoding.DecodeString(token)
+	if !ok || err != nil {
+		return line
+	}
+	return "334 " + b64(strings.ReplaceAll(string(b), "%nonce%", nonce+"more")) + "\r\n"
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -15,9 +16,9 @@ import (
 func TestAdmit(t *testing.T) {
 	left := make(chan netip.AddrPort, 2)
 	cfg := config(&recorder{})
-	admitted := 0
+	var admitted atomic.Int32
 	cfg.Admit = func(_ context.Context, remote netip.AddrPort) (func(), error) {
-		if admitted++; admitted > 1 {
+		if admitted.Add(1) > 1 {
 			return nil, &Reply{Code: 421, Enhanced: "4.7.0", Text: "one is enough"}
 		}
 		return func() { left <- remote }, nil

@@ -237,13 +237,8 @@ func parseNotify(value string) (mail.Notify, bool) {
 // parseORcpt reads the value of ORCPT (RFC 3461, section 4.2; RFC 6533, section 3, for type utf-8).
 func parseORcpt(value string) (string, bool) {
 	kind, addr, ok := strings.Cut(value, ";")
-	if !ok || kind == "" || addr == "" || len(value) > 500 {
+	if !ok || addr == "" || len(value) > 500 || !isAddrType(kind) {
 		return "", false
-	}
-	for i := 0; i < len(kind); i++ {
-		if c := kind[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?=.`, c) >= 0 {
-			return "", false
-		}
 	}
 	decode := decodeXtext
 	if strings.EqualFold(kind, "utf-8") {
@@ -253,10 +248,20 @@ func parseORcpt(value string) (string, bool) {
 	return kind + ";" + addr, err == nil
 }
 
-// appendORcpt appends the value of ORCPT for a peer; nothing if it has no type.
+// isAddrType reports whether s is an atom that can name a type of addresses.
+func isAddrType(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?=.`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// appendORcpt appends ORCPT for a peer; nothing if the value has no type.
 func appendORcpt(dst []byte, orcpt string, smtputf8 bool) []byte {
 	kind, addr, ok := strings.Cut(orcpt, ";")
-	if !ok {
+	if !ok || !isAddrType(kind) {
 		return dst
 	}
 	dst = append(append(append(dst, " ORCPT="...), kind...), ';')

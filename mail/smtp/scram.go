@@ -176,10 +176,13 @@ func parseClientFirst(s string) (m clientFirst, err error) {
 	user, found := strings.CutPrefix(user, "n=")
 	nonce, _, _ = strings.Cut(nonce, ",") // extensions that are not mandatory
 	nonce, found2 := strings.CutPrefix(nonce, "r=")
-	if m.user, _ = unescapeName(user); !ok || !found || !found2 || m.user == "" || !isNonce(nonce) {
+	if !ok || !found || !found2 || user == "" || !isNonce(nonce) {
 		return m, errAuthSyn
 	}
 	m.nonce = nonce
+	if m.user, ok = unescapeName(user); !ok {
+		return m, errAuthSyn
+	}
 	return m, nil
 }
 

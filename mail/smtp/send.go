@@ -145,7 +145,7 @@ func checkSendable(a mail.Address) error {
 	for _, s := range [...]string{a.Local, string(a.Domain)} {
 		for i := 0; i < len(s); i++ {
 			if s[i] < ' ' || s[i] == 0x7f {
-				return fmt.Errorf("control character in address %q", a.String())
+				return fmt.Errorf("%w: control character in %q", ErrAddress, a.String())
 			}
 		}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // Config says how a server speaks. The zero value of a field is its default; Hostname and NewSession must
-// be set.
+// be set. Its functions are called by the goroutines of many connections at a time.
 type Config struct {
 	Hostname string // what it calls itself in the greeting and the reply to EHLO
 
