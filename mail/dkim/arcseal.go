@@ -100,6 +100,7 @@ func (g *Sealing) Write(p []byte) (int, error) { return g.body.Write(p) }
 // Finish returns the new ARC set, to be put in front of the message.
 func (g *Sealing) Finish() ([]byte, error) {
 	bh := base64.StdEncoding.EncodeToString(g.body.sum())
+	g.body.release()
 	message, err := g.sign(g.header, func(b string) []byte { return g.messageField(bh, b) })
 	if err != nil {
 		return nil, err

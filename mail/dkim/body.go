@@ -3,7 +3,9 @@ package dkim
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash"
+	"sync"
 )
 
 // bodyHash canonicalizes a body as it streams by and hashes it (RFC 6376, sections 3.4.3 and
@@ -19,9 +21,20 @@ type bodyHash struct {
 	any   bool // something other than line ends was written
 }
 
+// bodyPool keeps hashes with their buffers: one or two are needed for each message.
+var bodyPool = sync.Pool{New: func() any {
+	return &bodyHash{h: sha256.New(), out: make([]byte, 0, 4096)}
+}}
+
 func newBodyHash(c canon) *bodyHash {
-	return &bodyHash{canon: c, h: sha256.New(), out: make([]byte, 0, 4096)}
+	b := bodyPool.Get().(*bodyHash)
+	b.h.Reset()
+	*b = bodyHash{canon: c, h: b.h, out: b.out[:0]}
+	return b
 }
+
+// release gives the hash back. It must not be used after.
+func (b *bodyHash) release() { bodyPool.Put(b) }
 
 // Write takes the next octets of the body.
 func (b *bodyHash) Write(p []byte) (int, error) {
@@ -60,8 +73,63 @@ func (b *bodyHash) simple(p []byte) {
 	}
 }
 
-// relaxed goes by runs of octets that stay as they are.
+// relaxed goes by lines: most need no change and are taken whole.
 func (b *bodyHash) relaxed(p []byte) {
+	for len(p) > 0 {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 {
+			b.words(p)
+			return
+		}
+		line := p[:i]
+		if i > 0 && line[i-1] == '\r' {
+			line = line[:i-1]
+		}
+		if n := len(line); n > 0 && !b.cr && !b.space && line[n-1] != ' ' && isPlain(line) {
+			b.text(line)
+			b.crlfs++
+		} else {
+			b.words(p[:i+1])
+		}
+		p = p[i+1:]
+	}
+}
+
+// isPlain reports whether white space in a line is single spaces only, and there is no CR. It looks
+// at eight octets at a time: this is where the time goes that hashing does not take.
+func isPlain(line []byte) bool {
+	const spaces, tabs, crs = 0x2020202020202020, 0x0909090909090909, 0x0d0d0d0d0d0d0d0d
+	last := uint64(0) // 0x80 if the octet before was a space
+	for len(line) >= 8 {
+		w := binary.LittleEndian.Uint64(line)
+		s := zeros(w ^ spaces)
+		if s&(s<<8|last)|zeros(w^tabs)|zeros(w^crs) != 0 {
+			return false
+		}
+		last = s >> 56
+		line = line[8:]
+	}
+	for _, c := range line {
+		space := uint64(0)
+		if c == ' ' {
+			space = 0x80
+		}
+		if space&last != 0 || c == '\t' || c == '\r' {
+			return false
+		}
+		last = space
+	}
+	return true
+}
+
+// zeros returns a word with the top bit set in each octet that is zero in w.
+func zeros(w uint64) uint64 {
+	const low = 0x7f7f7f7f7f7f7f7f
+	return ^(w&low + low | w | low)
+}
+
+// words goes by runs of octets that stay as they are.
+func (b *bodyHash) words(p []byte) {
 	for i := 0; i < len(p); {
 		c := p[i]
 		if b.cr {
@@ -146,6 +214,26 @@ type bodyHashes [canons]*bodyHash
 func (b *bodyHashes) want(c canon) {
 	if b[c] == nil {
 		b[c] = newBodyHash(c)
+	}
+}
+
+// sums ends the body and returns the hashes that were asked for.
+func (b *bodyHashes) sums() (sums [canons][]byte) {
+	for c, h := range b {
+		if h != nil {
+			sums[c] = h.sum()
+		}
+	}
+	b.release()
+	return sums
+}
+
+func (b *bodyHashes) release() {
+	for c, h := range b {
+		if h != nil {
+			h.release()
+			b[c] = nil
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func parseCanon(s string) (header, body canon, ok bool) {
 }
 
 func canonNamed(s string) (canon, bool) {
-	switch s {
+	switch strings.ToLower(s) {
 	case "simple":
 		return simple, true
 	case "relaxed":
@@ -128,10 +128,15 @@ type span struct{ start, end int }
 
 func newHeaderSource(h mail.Header) *headerSource {
 	s := &headerSource{fields: h.Fields, hashes: make([]uint32, len(h.Fields))}
+	size := 0
 	for i, f := range h.Fields {
+		size += len(f.Raw)
 		colon := bytes.IndexByte(f.Raw, ':')
 		s.hashes[i] = nameHash(bytes.TrimRight(f.Raw[:colon], " \t"))
 	}
+	// Canonical fields are seldom longer than raw ones; of a large header few are signed.
+	s.buf = make([]byte, 0, min(size, 4096))
+	s.taken = make([]taken, 0, 32)
 	return s
 }
 

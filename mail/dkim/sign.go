@@ -151,6 +151,7 @@ func (g *Signing) Write(p []byte) (int, error) { return g.body.Write(p) }
 // Finish returns the DKIM-Signature fields, one for each key, to be put in front of the message.
 func (g *Signing) Finish() ([]byte, error) {
 	bh := base64.StdEncoding.EncodeToString(g.body.sum())
+	g.body.release()
 	var out []byte
 	for _, k := range g.signer.keys {
 		f := newFolder("DKIM-Signature")

@@ -149,7 +149,7 @@ func (s *signature) parseMessage() *problem {
 		s.header, s.body = relaxed, relaxed
 	}
 	if c, ok := s.tags.get("c"); ok {
-		if s.header, s.body, ok = parseCanon(strings.ToLower(c)); !ok {
+		if s.header, s.body, ok = parseCanon(c); !ok {
 			return permError("unknown canonicalization")
 		}
 	}

@@ -111,18 +111,14 @@ func (v *Verifier) Write(p []byte) (int, error) { return v.bodies.Write(p) }
 func (v *Verifier) Close() error {
 	v.cancel()
 	v.wg.Wait()
+	v.bodies.release()
 	return nil
 }
 
 // Finish returns a result for each signature, from the top of the header; none where there is none.
 func (v *Verifier) Finish() []Result {
 	defer v.Close()
-	var sums [canons][]byte
-	for c, b := range v.bodies {
-		if b != nil {
-			sums[c] = b.sum()
-		}
-	}
+	sums := v.bodies.sums()
 	if len(v.sigs) == 0 && v.chain == nil {
 		return nil
 	}
@@ -211,7 +207,7 @@ func (v *Verifier) headerHash(s *signature) []byte {
 	v.source.write(h, s.names, s.header)
 	v.source.scratch = s.appendSelf(v.source.scratch[:0])
 	h.Write(v.source.scratch)
-	return h.Sum(nil)
+	return h.Sum(v.source.scratch[:0])
 }
 
 // ARC returns what became of the message's ARC chain. It is valid after Finish.
