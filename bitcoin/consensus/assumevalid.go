@@ -6,9 +6,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 )
 
-// AssumeValid is what decides whether the scripts of a block need not be run, because a block that others have
-// verified was built on it (Core's -assumevalid). It never saves any other check. Whoever keeps the headers
-// fills it in.
+// AssumeValid is what decides whether the scripts of a block need not be run, because a block that
+// others have verified was built on it (Core's -assumevalid). It never saves any other check.
+// Whoever keeps the headers fills it in.
 type AssumeValid struct {
 	Configured bool           // there is such a block
 	Known      bool           // its header is known
@@ -21,12 +21,12 @@ type AssumeValid struct {
 	MinWork  bitcoin.Uint256 // -minimumchainwork
 }
 
-// burial is how much work, counted in time, must lie on a block before its scripts go unchecked: nobody
-// shall be able to make others accept an invalid block by telling them what to assume.
+// burial is how much work, counted in time, must lie on a block before its scripts go unchecked:
+// nobody shall be able to make others accept an invalid block by telling them what to assume.
 const burial = 2 * 7 * 24 * 60 * 60
 
-// Verify reports whether the scripts of the block of a State must be run, and the reason in the words of
-// Core's log.
+// Verify reports whether the scripts of the block of a State must be run, and the reason in the
+// words of Core's log.
 func (a AssumeValid) Verify(s *State) (must bool, reason string) {
 	switch {
 	case !a.Configured:
@@ -47,9 +47,9 @@ func (a AssumeValid) Verify(s *State) (must bool, reason string) {
 	return false, ""
 }
 
-// EquivalentTime returns the seconds that the network would take, at the difficulty of the compact target, for
-// the work by which one chain exceeds another; less than 0 where it is the other way round (Bitcoin Core
-// chain.cpp, GetBlockProofEquivalentTime).
+// EquivalentTime returns the seconds that the network would take, at the difficulty of the compact
+// target, for the work by which one chain exceeds another; less than 0 where it is the other way
+// round (Bitcoin Core chain.cpp, GetBlockProofEquivalentTime).
 func EquivalentTime(net *bitcoin.Network, to, from bitcoin.Uint256, bits uint32) int64 {
 	sign, more := int64(1), to.Sub(from)
 	if to.Cmp(from) <= 0 {

@@ -7,14 +7,14 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// bip34ImpliesBIP30 is the height up to which BIP 34 makes transactions with an equal txid impossible on
-// the known chains: the coinbases of some blocks from before it begin with greater heights by chance, and
-// the first of these that could be repeated is this one (Bitcoin Core validation.cpp,
-// BIP34_IMPLIES_BIP30_LIMIT).
+// bip34ImpliesBIP30 is the height up to which BIP 34 makes transactions with an equal txid
+// impossible on the known chains: the coinbases of some blocks from before it begin with greater
+// heights by chance, and the first of these that could be repeated is this one (Bitcoin Core
+// validation.cpp, BIP34_IMPLIES_BIP30_LIMIT).
 const bip34ImpliesBIP30 = 1_983_702
 
-// Two pairs of blocks of 2010 have equal coinbases. In each the later one, which BIP 30 would forbid,
-// overwrote the coin of the earlier.
+// Two pairs of blocks of 2010 have equal coinbases. In each the later one, which BIP 30 would
+// forbid, overwrote the coin of the earlier.
 const (
 	overwritten1 = "00000000000271a2dc26e7667f8419f2e15416dc6955e5a6c6cdf3f2574dd08e" // 91,722
 	overwritten2 = "00000000000af0aed4792b1acee3d966af36cf5def14935db8de83d6f9306f2f" // 91,812
@@ -28,16 +28,16 @@ func isOverwriting(height bitcoin.Height, hash bitcoin.Hash) bool {
 		height == 91_880 && hash.String() == overwriting1
 }
 
-// IsOverwritten reports whether a later coinbase of the main chain took the place of this block's, so that
-// its coin can never be spent and is missing when the block is taken back.
+// IsOverwritten reports whether a later coinbase of the main chain took the place of this block's,
+// so that its coin can never be spent and is missing when the block is taken back.
 func IsOverwritten(height bitcoin.Height, hash bitcoin.Hash) bool {
 	return height == 91_722 && hash.String() == overwritten1 ||
 		height == 91_812 && hash.String() == overwritten2
 }
 
-// checkOverwrite refuses a transaction with outputs that are coins already (BIP 30). Where BIP 34 holds it
-// cannot happen, which saves looking for each output; that is known for the chains whose block at
-// BIP34Height is known, not for any chain that activates BIP 34.
+// checkOverwrite refuses a transaction with outputs that are coins already (BIP 30). Where BIP 34
+// holds it cannot happen, which saves looking for each output; that is known for the chains whose
+// block at BIP34Height is known, not for any chain that activates BIP 34.
 func checkOverwrite(s *State, c *Candidate, view View) error {
 	height := s.Height + 1
 	if height < bip34ImpliesBIP30 && (s.bip34 || isOverwriting(height, c.hash)) {

@@ -17,17 +17,19 @@ const (
 	SkipMerkleRoot
 )
 
-// CheckBlock judges what can be said of a block by itself (Bitcoin Core validation.cpp, CheckBlock). The
-// witnesses are not looked at, for what they must be is known only where the block stands in a chain:
-// see CheckBlockAt.
+// CheckBlock judges what can be said of a block by itself (Bitcoin Core validation.cpp,
+// CheckBlock). The witnesses are not looked at, for what they must be is known only where the block
+// stands in a chain: see CheckBlockAt.
 func CheckBlock(net *bitcoin.Network, b *bitcoin.Block, skip Skip) error {
 	return checkBlock(net, b, b.Hash(), skip, make([]uint32, len(b.Txs)))
 }
 
-// checkBlock is CheckBlock, and sets sigOps to the legacy signature operations of each transaction. All
-// that could be the fault of whoever passed the block on comes before what is the fault of its miner:
-// else a block could be made to look invalid by tampering with a copy.
-func checkBlock(net *bitcoin.Network, b *bitcoin.Block, hash bitcoin.Hash, skip Skip, sigOps []uint32) error {
+// checkBlock is CheckBlock, and sets sigOps to the legacy signature operations of each transaction.
+// All that could be the fault of whoever passed the block on comes before what is the fault of its
+// miner: else a block could be made to look invalid by tampering with a copy.
+func checkBlock(
+	net *bitcoin.Network, b *bitcoin.Block, hash bitcoin.Hash, skip Skip, sigOps []uint32,
+) error {
 	if skip&SkipProofOfWork == 0 {
 		if err := checkProofOfWork(net, &b.Header, hash); err != nil {
 			return err
@@ -47,14 +49,15 @@ func checkBlock(net *bitcoin.Network, b *bitcoin.Block, hash bitcoin.Hash, skip 
 	for i := range b.Txs {
 		if err := CheckTransaction(&b.Txs[i]); err != nil {
 			e := err.(*Error)
-			return invalid(e.Reason, "Transaction check failed (tx hash %v) %s", b.Txs[i].TxID(), e.Debug)
+			return invalid(e.Reason, "Transaction check failed (tx hash %v) %s",
+				b.Txs[i].TxID(), e.Debug)
 		}
 	}
 	return checkLegacySigOps(b, sigOps)
 }
 
-// checkMerkleRoot tells a block whose transactions are not those of its header, be it that its list ends
-// in a repetition (CVE-2012-2459).
+// checkMerkleRoot tells a block whose transactions are not those of its header, be it that its list
+// ends in a repetition (CVE-2012-2459).
 func checkMerkleRoot(b *bitcoin.Block) error {
 	root, mutated := b.MerkleRoot()
 	if root != b.Header.MerkleRoot {
@@ -69,7 +72,7 @@ func checkMerkleRoot(b *bitcoin.Block) error {
 // checkForm judges the size without witnesses and the place of the coinbase.
 func checkForm(b *bitcoin.Block) error {
 	const limit = MaxBlockWeight / bitcoin.WitnessScale
-	if len(b.Txs) == 0 || len(b.Txs) > limit || b.BaseSize() > limit {
+	if len(b.Txs) == 0 || b.BaseSize() > limit {
 		return invalid("bad-blk-length", "size limits failed")
 	}
 	if !b.Txs[0].IsCoinbase() {
@@ -83,8 +86,8 @@ func checkForm(b *bitcoin.Block) error {
 	return nil
 }
 
-// checkLegacySigOps counts the signature operations that show without looking at coins or witnesses;
-// Connect counts all.
+// checkLegacySigOps counts the signature operations that show without looking at coins or
+// witnesses; Connect counts all.
 func checkLegacySigOps(b *bitcoin.Block, sigOps []uint32) error {
 	total := 0
 	for i := range b.Txs {
@@ -98,8 +101,8 @@ func checkLegacySigOps(b *bitcoin.Block, sigOps []uint32) error {
 	return nil
 }
 
-// CheckBlockAt judges what a block that has passed CheckBlock owes to its place as the successor of a State,
-// coins apart (Bitcoin Core validation.cpp, ContextualCheckBlock).
+// CheckBlockAt judges what a block that has passed CheckBlock owes to its place as the successor of
+// a State, coins apart (Bitcoin Core validation.cpp, ContextualCheckBlock).
 func CheckBlockAt(s State, b *bitcoin.Block) error {
 	net, height := s.Network, s.Height+1
 	now := int64(b.Header.Time)
@@ -131,19 +134,20 @@ func CheckBlockAt(s State, b *bitcoin.Block) error {
 // "Commitment structure"); 32 octets follow, and whatever else.
 var commitmentHeader = []byte{byte(script.OpReturn), 0x24, 0xaa, 0x21, 0xa9, 0xed}
 
-// WitnessCommitment returns the number of the coinbase output that commits to the witnesses, the last
-// one of that form, or -1.
+// WitnessCommitment returns the number of the coinbase output that commits to the witnesses, the
+// last one of that form, or -1.
 func WitnessCommitment(coinbase *bitcoin.Tx) int {
+	const size = 6 + 32
 	for i, out := range slices.Backward(coinbase.Out) {
-		if len(out.Script) >= len(commitmentHeader)+32 && bytes.HasPrefix(out.Script, commitmentHeader) {
+		if len(out.Script) >= size && bytes.HasPrefix(out.Script, commitmentHeader) {
 			return i
 		}
 	}
 	return -1
 }
 
-// checkWitness tells a block whose witnesses are not those that its coinbase commits to, or that has
-// witnesses nothing commits to (Bitcoin Core validation.cpp, CheckWitnessMalleation).
+// checkWitness tells a block whose witnesses are not those that its coinbase commits to, or that
+// has witnesses nothing commits to (Bitcoin Core validation.cpp, CheckWitnessMalleation).
 func checkWitness(b *bitcoin.Block, segwit bool) error {
 	if segwit && len(b.Txs) > 0 {
 		if out := WitnessCommitment(&b.Txs[0]); out >= 0 {
@@ -183,16 +187,17 @@ func CommitmentScript(hash bitcoin.Hash) []byte {
 	return slices.Concat(commitmentHeader, hash[:])
 }
 
-// IsMutated reports whether the transactions of a block are certainly not those that its miner put into it,
-// so that the block is not worth storing and says nothing about its header (Bitcoin Core validation.cpp,
-// IsBlockMutated). Where segwit is false only the Merkle root counts and no witness may be there.
+// IsMutated reports whether the transactions of a block are certainly not those that its miner put
+// into it, so that the block is not worth storing and says nothing about its header (Bitcoin Core
+// validation.cpp, IsBlockMutated). Where segwit is false only the Merkle root counts and no witness
+// may be there.
 func IsMutated(b *bitcoin.Block, segwit bool) bool {
 	if checkMerkleRoot(b) != nil {
 		return true
 	}
 	if len(b.Txs) == 0 || !b.Txs[0].IsCoinbase() {
-		// A transaction of 64 octets can stand for a node of the tree, which gives two lists the same
-		// root. The rules allow such a transaction, but no block without a coinbase.
+		// A transaction of 64 octets can stand for a node of the tree, which gives two lists the
+		// same root. The rules allow such a transaction, but no block without a coinbase.
 		return slices.ContainsFunc(b.Txs, func(tx bitcoin.Tx) bool { return tx.BaseSize() == 64 })
 	}
 	return checkWitness(b, segwit) != nil

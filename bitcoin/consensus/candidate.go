@@ -5,9 +5,10 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// A Candidate is a block that has passed CheckBlock, with what Connect can know of it before any coin is
-// read: which inputs spend outputs of the block itself, which need coins from outside, and which can
-// only fail. It does not change, and candidates may be made in any order and by many goroutines at once.
+// A Candidate is a block that has passed CheckBlock, with what Connect can know of it before any
+// coin is read: which inputs spend outputs of the block itself, which need coins from outside, and
+// which can only fail. It does not change, and candidates may be made in any order and by many
+// goroutines at once.
 type Candidate struct {
 	block *bitcoin.Block
 	hash  bitcoin.Hash
@@ -19,8 +20,8 @@ type Candidate struct {
 	sigOps   []uint32           // for each transaction: those of GetLegacySigOpCount
 }
 
-// source tells what an input spends: a position in Candidate.outside, or the number of a transaction of the
-// block with sourceInside added.
+// source tells what an input spends: a position in Candidate.outside, or the number of a
+// transaction of the block with sourceInside added.
 type source uint32
 
 const (
@@ -44,12 +45,12 @@ func (c *Candidate) Block() *bitcoin.Block { return c.block }
 // Hash returns the hash of the block.
 func (c *Candidate) Hash() bitcoin.Hash { return c.hash }
 
-// Outside returns the outpoints whose coins Connect will ask the View for, so that they can be fetched
-// early. The list must not be changed.
+// Outside returns the outpoints whose coins Connect will ask the View for, so that they can be
+// fetched early. The list must not be changed.
 func (c *Candidate) Outside() []bitcoin.OutPoint { return c.outside }
 
-// resolve finds the source of each input. An output of the block can be spent by later transactions only,
-// once, and only if an output with its script can be spent at all.
+// resolve finds the source of each input. An output of the block can be spent by later transactions
+// only, once, and only if an output with its script can be spent at all.
 func (c *Candidate) resolve() {
 	txs := c.block.Txs
 	ins, outs := 0, 0

@@ -64,8 +64,8 @@ func (n *node) MedianTimePast(height bitcoin.Height) (uint32, error) {
 	return n.chain[height].state.MedianTimePast(), nil
 }
 
-// submit takes a block in: stored if it may be, connected if it has most work. The error is the first that
-// any block gave on the way.
+// submit takes a block in: stored if it may be, connected if it has most work. The error is the
+// first that any block gave on the way.
 func (n *node) submit(b *bitcoin.Block) error {
 	parent := n.index[b.Header.PrevBlock]
 	switch {
@@ -164,8 +164,11 @@ func (n *node) connect(e *entry) error {
 func (n *node) disconnect() {
 	e := n.tip()
 	reversal, err := Disconnect(e.state, e.block, e.undo, n)
-	if err != nil || !reversal.Clean {
-		n.t.Fatalf("disconnect %v: %v, %+v", e.state.Hash, err, reversal)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if !reversal.Clean {
+		n.t.Fatalf("disconnect %v: not clean", e.state.Hash)
 	}
 	for out := range reversal.Removed() {
 		n.remove(out, n.coins[out])
@@ -210,7 +213,8 @@ func digest(out bitcoin.OutPoint, c Coin) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// generator makes blocks with names and feeds them to its node. It is modelled after dcrd's chaingen.
+// generator makes blocks with names and feeds them to its node. It is modelled after dcrd's
+// chaingen.
 type generator struct {
 	*node
 	on     *named // what the next block builds on
@@ -280,8 +284,8 @@ type draft struct {
 	noProof bool // no nonce to be sought
 }
 
-// next makes a block on the current one and goes there. The steps change it in their order; then Merkle root, witness
-// commitment, if there is any witness, and proof of work are put right.
+// next makes a block on the current one and goes there. The steps change it in their order; then
+// Merkle root, witness commitment, if there is any witness, and proof of work are put right.
 func (g *generator) next(name string, steps ...func(*draft)) *named {
 	g.t.Helper()
 	if g.blocks[name] != nil {
@@ -373,8 +377,8 @@ func spend(from ...output) *bitcoin.Tx {
 	return tx
 }
 
-// spendTo makes a transaction from an output, with outputs of 1 satoshi each for these scripts and the rest to
-// everybody.
+// spendTo makes a transaction from an output, with outputs of 1 satoshi each for these scripts and
+// the rest to everybody.
 func spendTo(from output, scripts ...[]byte) *bitcoin.Tx {
 	tx := spend(from)
 	for _, to := range scripts {

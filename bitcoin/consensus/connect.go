@@ -8,8 +8,8 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// Diff is what a block does to the set of coins: those of Spent leave it, then those of Created enter it.
-// Coins that the block itself creates and spends are in neither.
+// Diff is what a block does to the set of coins: those of Spent leave it, then those of Created
+// enter it. Coins that the block itself creates and spends are in neither.
 type Diff struct {
 	Undo       Spent          // what the block's inputs spend, for Disconnect
 	Fees       bitcoin.Amount // of all transactions
@@ -20,9 +20,9 @@ type Diff struct {
 	flags     script.Flags
 }
 
-// Connect judges a block as the successor of a State by the coins that it spends, and returns the State
-// after it and what it changes (Bitcoin Core validation.cpp, ConnectBlock). The block must have passed
-// CheckHeader and CheckBlockAt. Its scripts have not been run: see Diff.Checks.
+// Connect judges a block as the successor of a State by the coins that it spends, and returns the
+// State after it and what it changes (Bitcoin Core validation.cpp, ConnectBlock). The block must
+// have passed CheckHeader and CheckBlockAt. Its scripts have not been run: see Diff.Checks.
 func Connect(s State, c *Candidate, view View) (State, *Diff, error) {
 	if c.block.Header.PrevBlock != s.Hash {
 		return State{}, nil, &Error{KindMissingPrev, "prev-blk-not-found", ""}
@@ -46,8 +46,8 @@ func Connect(s State, c *Candidate, view View) (State, *Diff, error) {
 	return s.Apply(&c.block.Header, c.hash), diff, nil
 }
 
-// fetch fills in the coins that inputs spend. Where there is none the zero Coin stays: it is for the check of
-// that transaction to complain, since an earlier one may be worse.
+// fetch fills in the coins that inputs spend. Where there is none the zero Coin stays: it is for
+// the check of that transaction to complain, since an earlier one may be worse.
 func (d *Diff) fetch(view View) error {
 	c := d.candidate
 	coins := make([]Coin, len(c.outside))
@@ -72,7 +72,8 @@ func (d *Diff) fetch(view View) error {
 	return nil
 }
 
-// inputs yields the number of each transaction but the coinbase, and that of its first input among all.
+// inputs yields the number of each transaction but the coinbase, and that of its first input among
+// all.
 func (c *Candidate) inputs() iter.Seq2[int, int] {
 	return func(yield func(tx, first int) bool) {
 		first := 0
@@ -85,32 +86,29 @@ func (c *Candidate) inputs() iter.Seq2[int, int] {
 	}
 }
 
-// checkTransactions judges the transactions in their order, and adds up fees and signature operations.
+// checkTransactions judges the transactions in their order, and adds up fees and signature
+// operations.
 func (d *Diff) checkTransactions(s *State, view View) error {
-	c := d.candidate
-	d.SigOpsCost = int(c.sigOps[0]) * bitcoin.WitnessScale
+	d.SigOpsCost = int(d.candidate.sigOps[0]) * bitcoin.WitnessScale
 	median := s.MedianTimePast()
-	for i, first := range c.inputs() {
-		tx := &c.block.Txs[i]
+	for i, first := range d.candidate.inputs() {
+		tx := &d.candidate.block.Txs[i]
 		spent := d.Undo.Part(first, first+len(tx.In))
-		fee, err := CheckInputs(tx, spent, d.height)
-		if err != nil {
-			e := err.(*Error) // whatever it is outside a block: here it breaks a rule
-			return invalid(e.Reason, "%s in transaction %v", e.Debug, tx.TxID())
-		}
-		if d.Fees += fee; !d.Fees.Valid() {
-			return invalid("bad-txns-accumulated-fee-outofrange", "accumulated fee in the block out of range")
+		if err := d.checkAmounts(tx, spent); err != nil {
+			return err
 		}
 		if d.height >= s.Network.CSVHeight {
 			lock, err := SequenceLocks(tx, spent.Origins, view)
 			if err != nil {
-				return fmt.Errorf("block %v: %w", c.hash, err)
+				return fmt.Errorf("block %v: %w", d.candidate.hash, err)
 			}
 			if !lock.Allows(d.height, median) {
-				return invalid("bad-txns-nonfinal", "contains a non-BIP68-final transaction %v", tx.TxID())
+				return invalid("bad-txns-nonfinal",
+					"contains a non-BIP68-final transaction %v", tx.TxID())
 			}
 		}
-		d.SigOpsCost += int(c.sigOps[i])*bitcoin.WitnessScale + inputSigOpsCost(tx, spent.Outs, d.flags)
+		d.SigOpsCost += int(d.candidate.sigOps[i]) * bitcoin.WitnessScale
+		d.SigOpsCost += inputSigOpsCost(tx, spent.Outs, d.flags)
 		if d.SigOpsCost > MaxBlockSigOpsCost {
 			return invalid("bad-blk-sigops", "too many sigops")
 		}
@@ -118,8 +116,21 @@ func (d *Diff) checkTransactions(s *State, view View) error {
 	return nil
 }
 
-// Created returns the coins that the block leaves behind, each with its outpoint. Outputs that nobody can
-// spend never become coins.
+func (d *Diff) checkAmounts(tx *bitcoin.Tx, spent Spent) error {
+	fee, err := CheckInputs(tx, spent, d.height)
+	if err != nil {
+		e := err.(*Error) // of whatever kind outside a block: inside it breaks a rule
+		return invalid(e.Reason, "%s in transaction %v", e.Debug, tx.TxID())
+	}
+	if d.Fees += fee; !d.Fees.Valid() {
+		return invalid("bad-txns-accumulated-fee-outofrange",
+			"accumulated fee in the block out of range")
+	}
+	return nil
+}
+
+// Created returns the coins that the block leaves behind, each with its outpoint. Outputs that
+// nobody can spend never become coins.
 func (d *Diff) Created() iter.Seq2[bitcoin.OutPoint, Coin] {
 	return func(yield func(bitcoin.OutPoint, Coin) bool) {
 		c := d.candidate
@@ -153,8 +164,9 @@ func spentOutside(c *Candidate, undo Spent) iter.Seq2[bitcoin.OutPoint, Coin] {
 	}
 }
 
-// inputSigOpsCost returns the cost of the signature operations that show only with the coins: in redeem scripts
-// and in witnesses. With the legacy ones, which a Candidate knows, it is script.SigOpCost.
+// inputSigOpsCost returns the cost of the signature operations that show only with the coins: in
+// redeem scripts and in witnesses. With the legacy ones, which a Candidate knows, it is
+// script.SigOpCost.
 func inputSigOpsCost(tx *bitcoin.Tx, spent []bitcoin.TxOut, flags script.Flags) (cost int) {
 	for i := range tx.In {
 		in, to := &tx.In[i], spent[i].Script

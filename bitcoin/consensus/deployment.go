@@ -121,14 +121,14 @@ type Activation struct {
 	Next  Stage          // of the block that follows
 	Since bitcoin.Height // the first block in Stage
 
-	// Signals in the block's period up to the block; of interest in the stages Started and LockedIn. In
-	// the latter there is no threshold to reach any more, and Threshold is 0.
+	// Signals in the block's period up to the block; of interest in the stages Started and
+	// LockedIn. In the latter there is no threshold to reach any more, and Threshold is 0.
 	Elapsed, Count, Period, Threshold bitcoin.Height
 	Possible                          bool // enough can still signal
 }
 
-// Activation returns where a deployment stands at the block of the State (Bitcoin Core versionbits.cpp,
-// VersionBitsCache::Info).
+// Activation returns where a deployment stands at the block of the State (Bitcoin Core
+// versionbits.cpp, VersionBitsCache::Info).
 func (s *State) Activation(id bitcoin.DeploymentID) Activation {
 	d := &s.Network.Deployments[id]
 	a := Activation{
@@ -147,7 +147,8 @@ func (s *State) Activation(id bitcoin.DeploymentID) Activation {
 	return a
 }
 
-// ActiveSince returns the first block that the rule binds, if that is known at the block of the State.
+// ActiveSince returns the first block that the rule binds, if that is known at the block of the
+// State.
 func (s *State) ActiveSince(id bitcoin.DeploymentID) (height bitcoin.Height, known bool) {
 	switch a := s.Activation(id); {
 	case a.Stage == Active:
@@ -189,8 +190,8 @@ func (s *State) countUnknown(before *State) {
 	}
 }
 
-// UnknownActivations returns the bits by which miners have locked in or activated rules that are not
-// known here: this node no longer judges as they do.
+// UnknownActivations returns the bits by which miners have locked in or activated rules that are
+// not known here: this node no longer judges as they do.
 func (s *State) UnknownActivations() (lockedIn, active []int) {
 	d := unknownDeployment(s.Network)
 	for bit := range s.unknown {

@@ -9,20 +9,21 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// Reversal is what taking a block back does to the set of coins: those of Removed leave it, then those of
-// Restored enter it.
+// Reversal is what taking a block back does to the set of coins: those of Removed leave it, then
+// those of Restored enter it.
 type Reversal struct {
-	// Clean is false where the set was not as the block had left it. The reversal puts right what it
-	// touches, but something else has been wrong before.
+	// Clean is false where the set was not as the block had left it. The reversal puts right what
+	// it touches, but something else has been wrong before.
 	Clean bool
 
 	candidate *Candidate
 	undo      Spent
 }
 
-// Disconnect returns what takes back the block of a State, given the Undo of its Diff and the coins as the
-// block left them (Bitcoin Core validation.cpp, DisconnectBlock). The State before is for the caller to
-// have kept, or to gain by applying headers. An error means that the undo data are not those of the block.
+// Disconnect returns what takes back the block of a State, given the Undo of its Diff and the coins
+// as the block left them (Bitcoin Core validation.cpp, DisconnectBlock). The State before is for
+// the caller to have kept, or to gain by applying headers. An error means that the undo data are
+// not those of the block.
 func Disconnect(s State, c *Candidate, undo Spent, view View) (*Reversal, error) {
 	if c.hash != s.Hash {
 		return nil, fmt.Errorf("disconnect block %v: the tip is %v", c.hash, s.Hash)
@@ -33,7 +34,8 @@ func Disconnect(s State, c *Candidate, undo Spent, view View) (*Reversal, error)
 	}
 	for i := range undo.Origins {
 		if undo.Origins[i].IsSpent() || c.sources[i] == sourceMissing {
-			return nil, fmt.Errorf("disconnect block %v: undo data lack the coin of input %d", c.hash, i)
+			return nil, fmt.Errorf("disconnect block %v: undo data lack the coin of input %d",
+				c.hash, i)
 		}
 	}
 	r := &Reversal{candidate: c, undo: undo}
@@ -49,8 +51,8 @@ func Disconnect(s State, c *Candidate, undo Spent, view View) (*Reversal, error)
 	return r, nil
 }
 
-// outputsThere reports whether the coins that the block created are there as it created them, and those
-// that it also spent are not. The two coinbases that later ones overwrote may be missing.
+// outputsThere reports whether the coins that the block created are there as it created them, and
+// those that it also spent are not. The two coinbases that later ones overwrote may be missing.
 func (r *Reversal) outputsThere(s *State, view View) (bool, error) {
 	c := r.candidate
 	outs := c.created()
@@ -78,8 +80,8 @@ func (r *Reversal) outputsThere(s *State, view View) (bool, error) {
 	return clean, nil
 }
 
-// insideMatches reports whether what the undo data say of coins that the block created and spent is what
-// the block says.
+// insideMatches reports whether what the undo data say of coins that the block created and spent is
+// what the block says.
 func (r *Reversal) insideMatches(height bitcoin.Height) bool {
 	c := r.candidate
 	for tx, first := range c.inputs() {

@@ -11,17 +11,20 @@ const (
 	KindConsensus Kind = iota + 1
 	// KindInvalidHeader: the header breaks a rule; the block need not be fetched.
 	KindInvalidHeader
-	// KindMutated: the transactions are not those that the header commits to. The same header may come
-	// with the right ones, so it must not be marked as invalid.
+	// KindMutated: the transactions are not those that the header commits to. The same header may
+	// come with the right ones, so it must not be marked as invalid.
 	KindMutated
-	// KindTimeFuture: the time of the header lies too far ahead; later the same header may be right.
+	// KindTimeFuture: the time of the header lies too far ahead; later the same header may be
+	// right.
 	KindTimeFuture
-	// KindMissingPrev: the block does not follow the one it was judged against, or that is not known.
+	// KindMissingPrev: the block does not follow the one it was judged against, or that is not
+	// known.
 	KindMissingPrev
-	// KindMissingInputs: a transaction spends an output that does not exist or is spent. Inside a block
-	// that is KindConsensus.
+	// KindMissingInputs: a transaction spends an output that does not exist or is spent. Inside a
+	// block that is KindConsensus.
 	KindMissingInputs
-	// KindPrematureSpend: a transaction is right, but not yet. Inside a block that is KindConsensus.
+	// KindPrematureSpend: a transaction is right, but not yet. Inside a block that is
+	// KindConsensus.
 	KindPrematureSpend
 
 	// The last ones are for who keeps the chain; nothing here returns them.

@@ -11,8 +11,8 @@ const (
 	// MaxFutureTime is how far a header's time may lie ahead (Bitcoin Core chain.h,
 	// MAX_FUTURE_BLOCK_TIME).
 	MaxFutureTime = 2 * time.Hour
-	// maxTimewarp is how many seconds the first header of a retarget period may lie before the last one
-	// of the period before (BIP 94, "Time Warp Fix").
+	// maxTimewarp is how many seconds the first header of a retarget period may lie before the last
+	// one of the period before (BIP 94, "Time Warp Fix").
 	maxTimewarp = 600
 )
 
@@ -24,7 +24,7 @@ func CheckHeader(s State, h *bitcoin.Header, hash bitcoin.Hash, now time.Time) e
 	if h.PrevBlock != s.Hash {
 		return &Error{KindMissingPrev, "prev-blk-not-found", ""}
 	}
-	return s.checkHeader(h, now)
+	return CheckHeaderAt(s, h, now)
 }
 
 // checkProofOfWork judges the hash of a header by the target that the header claims.
@@ -35,9 +35,9 @@ func checkProofOfWork(net *bitcoin.Network, h *bitcoin.Header, hash bitcoin.Hash
 	return nil
 }
 
-// checkHeader judges what depends on the headers before (Bitcoin Core validation.cpp,
-// ContextualCheckBlockHeader).
-func (s *State) checkHeader(h *bitcoin.Header, now time.Time) error {
+// CheckHeaderAt judges what a header owes to its place as the successor of a State (Bitcoin Core
+// validation.cpp, ContextualCheckBlockHeader). Alone it is for a block that is still to be mined.
+func CheckHeaderAt(s State, h *bitcoin.Header, now time.Time) error {
 	if h.Bits != s.NextBits(h.Time) {
 		return invalidHeader("bad-diffbits", "incorrect proof of work")
 	}
@@ -59,8 +59,8 @@ func (s *State) checkHeader(h *bitcoin.Header, now time.Time) error {
 	return nil
 }
 
-// minVersion returns the least version of the next header. BIP 34, 66 and 65 were activated by miners who
-// raised it, which made the older versions invalid.
+// minVersion returns the least version of the next header. BIP 34, 66 and 65 were activated by
+// miners who raised it, which made the older versions invalid.
 func (s *State) minVersion() int32 {
 	height := s.Height + 1
 	switch net := s.Network; {
@@ -91,8 +91,8 @@ func (s *State) NextBits(time uint32) uint32 {
 	return s.hardBits
 }
 
-// retarget returns the target of the period that begins. The time that the ending one took counts from its
-// first header to its last, one block too few, which is what makes the time warp possible.
+// retarget returns the target of the period that begins. The time that the ending one took counts
+// from its first header to its last, one block too few, which is what makes the time warp possible.
 func (s *State) retarget() uint32 {
 	net := s.Network
 	if net.NoRetargeting {
@@ -118,9 +118,9 @@ func scale(net *bitcoin.Network, bits uint32, seconds int64) uint32 {
 	return bitcoin.TargetToCompact(target)
 }
 
-// PermittedTransition reports whether a header at the height can have the target now where the header
-// before has old, whatever their times. It is for a first look at headers whose predecessors are not kept
-// (Bitcoin Core pow.cpp, PermittedDifficultyTransition).
+// PermittedTransition reports whether a header at the height can have the target now where the
+// header before has old, whatever their times. It is for a first look at headers whose predecessors
+// are not kept (Bitcoin Core pow.cpp, PermittedDifficultyTransition).
 func PermittedTransition(net *bitcoin.Network, height bitcoin.Height, old, now uint32) bool {
 	if net.AllowMinDifficulty {
 		return true

@@ -7,9 +7,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 )
 
-// outpoints is a list of outpoints, no two alike, that finds the position of each. Beside the list it
-// takes a tenth of the memory of a map, and it is seeded, so that nobody can make transactions which
-// collide in it.
+// outpoints is a list of outpoints, no two alike, that finds the position of each. Beside the list
+// it takes a tenth of the memory of a map, and it is seeded, so that nobody can make transactions
+// which collide in it.
 type outpoints struct {
 	list  []bitcoin.OutPoint
 	slots []uint32 // position + 1; 0 is free
@@ -49,7 +49,8 @@ func (o *outpoints) find(out *bitcoin.OutPoint) int {
 func (o *outpoints) seek(out *bitcoin.OutPoint) (slot uint64, position int) {
 	const golden = 0x9e3779b97f4a7c15 // spreads the outputs of one transaction
 	hash := maphash.Bytes(o.seed, out.TxID[:]) + uint64(out.Index)
-	for slot = hash * golden >> o.shift; o.slots[slot] != 0; slot = (slot + 1) & uint64(len(o.slots)-1) {
+	mask := uint64(len(o.slots) - 1)
+	for slot = hash * golden >> o.shift; o.slots[slot] != 0; slot = (slot + 1) & mask {
 		if at := int(o.slots[slot]) - 1; o.list[at] == *out {
 			return slot, at
 		}

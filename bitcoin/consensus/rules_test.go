@@ -19,8 +19,8 @@ var witnessTrue = func() []byte {
 	return script.PayToWitness(0, hash[:])
 }()
 
-// validBlock drafts a block in which there is something to break: transactions that spend coins from before, from
-// the block itself, and with a witness.
+// validBlock drafts a block in which there is something to break: transactions that spend coins
+// from before, from the block itself, and with a witness.
 func validBlock(g *generator) func(*draft) {
 	return func(d *draft) {
 		many := spendTo(g.spare[0], opTrue, witnessTrue)
@@ -33,8 +33,8 @@ func validBlock(g *generator) func(*draft) {
 // sigOps is a script with as many signature operations.
 func sigOps(n int) []byte { return bytes.Repeat([]byte{byte(script.OpCheckSig)}, n) }
 
-// breakages are ways to break one rule each. Those that are late break the finished block, whose Merkle
-// root and commitment then stay as they were.
+// breakages are ways to break one rule each. Those that are late break the finished block, whose
+// Merkle root and commitment then stay as they were.
 var breakages = []struct {
 	name    string
 	want    string
@@ -158,6 +158,26 @@ var breakages = []struct {
 	{"witnesses stripped", "bad-witness-merkle-match", KindMutated, true, func(_ *generator, d *draft) {
 		d.Txs[2].In[0].Witness = nil
 	}},
+	{"a later commitment to something else", "bad-witness-merkle-match", KindMutated, false,
+		func(_ *generator, d *draft) {
+			d.commit()
+			other := bitcoin.TxOut{Script: append(CommitmentScript(bitcoin.Hash{1}), "and more"...)}
+			d.Txs[0].Out = append(d.Txs[0].Out, other)
+			d.Header.MerkleRoot, _ = d.MerkleRoot()
+			d.asIs = true
+		}},
+	{"an earlier commitment to something else", "", 0, false, func(_ *generator, d *draft) {
+		d.commit()
+		other := bitcoin.TxOut{Script: CommitmentScript(bitcoin.Hash{1})}
+		d.Txs[0].Out = append([]bitcoin.TxOut{other}, d.Txs[0].Out...)
+	}},
+	{"a later output that is too short to commit", "", 0, false, func(_ *generator, d *draft) {
+		d.commit()
+		short := bitcoin.TxOut{Script: CommitmentScript(bitcoin.Hash{1})[:37]}
+		d.Txs[0].Out = append(d.Txs[0].Out, short)
+		d.Header.MerkleRoot, _ = d.MerkleRoot()
+		d.asIs = true
+	}},
 	{"witness that nothing commits to", "unexpected-witness", KindMutated, false, func(_ *generator, d *draft) {
 		d.asIs = true
 		d.Header.MerkleRoot, _ = d.MerkleRoot()
@@ -184,6 +204,8 @@ var breakages = []struct {
 		func(_ *generator, d *draft) { d.Txs[1], d.Txs[3] = d.Txs[3], d.Txs[1] }},
 	{"output of itself", "bad-txns-inputs-missingorspent", KindConsensus, false,
 		func(_ *generator, d *draft) { d.Txs[4].In[1].PrevOut.TxID = d.Txs[4].TxID() }},
+	{"one transaction twice", "bad-txns-inputs-missingorspent", KindConsensus, false,
+		func(_ *generator, d *draft) { d.Txs[4] = d.Txs[1] }},
 	{"OP_RETURN spent", "bad-txns-inputs-missingorspent", KindConsensus, false, func(g *generator, d *draft) {
 		none := spendTo(g.spare[3], []byte{byte(script.OpReturn)})
 		with(none, spend(outputOf(none, 1)))(d)
@@ -255,7 +277,8 @@ func TestEachRule(t *testing.T) {
 	}
 }
 
-// TestAmountsOfCoins meets coins that no valid chain has: the View is not trusted to keep money in range.
+// TestAmountsOfCoins meets coins that no valid chain has: the View is not trusted to keep money in
+// range.
 func TestAmountsOfCoins(t *testing.T) {
 	g := newMature(t, bitcoin.Regtest(), 3)
 	one, two, three := g.take(), g.take(), g.take()
@@ -295,7 +318,8 @@ func TestAmountsOfCoins(t *testing.T) {
 	}
 }
 
-// TestCheckTransactionSize needs a transaction that is too large for a block, which CheckBlock refuses first.
+// TestCheckTransactionSize needs a transaction that is too large for a block, which CheckBlock
+// refuses first.
 func TestCheckTransactionSize(t *testing.T) {
 	tx := &bitcoin.Tx{In: make([]bitcoin.TxIn, 1), Out: []bitcoin.TxOut{{}}}
 	tx.In[0].Script = make([]byte, 1_000_000-tx.BaseSize()-4)

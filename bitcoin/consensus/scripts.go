@@ -10,9 +10,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/secp"
 )
 
-// ScriptFlags returns the rules that the scripts of a block are held to (Bitcoin Core validation.cpp,
-// GetBlockScriptFlags). BIPs 16, 141 and 341 bind all blocks, also those from before, with the exception of
-// the few that break them.
+// ScriptFlags returns the rules that the scripts of a block are held to (Bitcoin Core
+// validation.cpp, GetBlockScriptFlags). BIPs 16, 141 and 341 bind all blocks, also those from
+// before, with the exception of the few that break them.
 func ScriptFlags(net *bitcoin.Network, height bitcoin.Height, hash bitcoin.Hash) script.Flags {
 	flags := script.VerifyP2SH | script.VerifyWitness | script.VerifyTaproot
 	for i := range net.ScriptExceptions {
@@ -41,8 +41,8 @@ func ScriptFlags(net *bitcoin.Network, height bitcoin.Height, hash bitcoin.Hash)
 	return flags
 }
 
-// Check is the scripts of a transaction's inputs from one up to another. It stays good for as long as one likes,
-// whatever happens to the coins.
+// Check is the scripts of a transaction's inputs from one up to another. It stays good for as long
+// as one likes, whatever happens to the coins.
 type Check struct {
 	Tx       *bitcoin.Tx
 	Spent    []bitcoin.TxOut // by all inputs
@@ -50,11 +50,12 @@ type Check struct {
 	From, To int
 }
 
-// inputsPerCheck is where a transaction is cut, so that many may work on one with thousands of inputs.
+// inputsPerCheck is where a transaction is cut, so that many may work on one with thousands of
+// inputs.
 const inputsPerCheck = 64
 
-// Checks returns the script checks of the block in the order of its inputs. What is known to have passed with the
-// same flags may be left out; all of them may, where AssumeValid says so.
+// Checks returns the script checks of the block in the order of its inputs. What is known to have
+// passed with the same flags may be left out; all of them may, where AssumeValid says so.
 func (d *Diff) Checks() []Check {
 	txs := d.candidate.block.Txs
 	checks := make([]Check, 0, len(txs)+len(d.Undo.Outs)/inputsPerCheck)
@@ -62,7 +63,8 @@ func (d *Diff) Checks() []Check {
 		n := len(txs[i].In)
 		spent := d.Undo.Outs[first : first+n : first+n]
 		for from := 0; from < n; from += inputsPerCheck {
-			checks = append(checks, Check{&txs[i], spent, d.flags, from, min(from+inputsPerCheck, n)})
+			to := min(from+inputsPerCheck, n)
+			checks = append(checks, Check{&txs[i], spent, d.flags, from, to})
 		}
 	}
 	return checks
@@ -80,9 +82,9 @@ type ScriptRunner struct {
 	Cache   *script.SigCache // of valid signatures; may be nil
 }
 
-// Run runs checks and returns an *Error for the first input, in their order, whose script fails, whichever
-// fails first in time; or the context's error. All its goroutines have ended when it returns: what they read
-// belongs to the caller again.
+// Run runs checks and returns an *Error for the first input, in their order, whose script fails,
+// whichever fails first in time; or the context's error. All its goroutines have ended when it
+// returns: what they read belongs to the caller again.
 func (r ScriptRunner) Run(ctx context.Context, checks []Check) error {
 	job := scriptJob{checks: checks}
 	job.first.Store(int64(len(checks)))
@@ -155,5 +157,6 @@ func (j *scriptJob) failure() error {
 	tx := j.checks[j.at].Tx
 	from := tx.In[j.fail.Input].PrevOut
 	return invalid("block-script-verify-flag-failed ("+j.fail.Code.String()+")",
-		"input %d of %v (wtxid %v), spending %v:%d", j.fail.Input, tx.TxID(), tx.WTxID(), from.TxID, from.Index)
+		"input %d of %v (wtxid %v), spending %v:%d",
+		j.fail.Input, tx.TxID(), tx.WTxID(), from.TxID, from.Index)
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// signetHeader begins the push in the witness commitment's output that holds the solution of a signet
-// block (BIP 325, "Block solution").
+// signetHeader begins the push in the witness commitment's output that holds the solution of a
+// signet block (BIP 325, "Block solution").
 var signetHeader = []byte{0xec, 0xc7, 0xda, 0xa2}
 
 // signetFlags are the rules that a solution is held to, whatever the height.
-const signetFlags = script.VerifyP2SH | script.VerifyWitness | script.VerifyDERSig | script.VerifyNullDummy
+const signetFlags = script.VerifyP2SH | script.VerifyWitness | script.VerifyDERSig |
+	script.VerifyNullDummy
 
-// solvesSignet reports whether the block carries a solution of the network's challenge: the input of a
-// transaction that signs the block and stands nowhere (Bitcoin Core signet.cpp).
+// solvesSignet reports whether the block carries a solution of the network's challenge: the input
+// of a transaction that signs the block and stands nowhere (Bitcoin Core signet.cpp).
 func solvesSignet(net *bitcoin.Network, b *bitcoin.Block) bool {
 	challenge, solution, err := SignetTxs(net, b)
 	if err != nil {
@@ -28,9 +29,12 @@ func solvesSignet(net *bitcoin.Network, b *bitcoin.Block) bool {
 	return new(script.Verifier).VerifyInput(&spending, 0, signetFlags) == nil
 }
 
-// SignetTxs returns the two transactions of BIP 325: one with the network's challenge as output, whose input
-// commits to the block without its solution, and the one that spends it, with the solution.
-func SignetTxs(net *bitcoin.Network, b *bitcoin.Block) (challenge, solution *bitcoin.Tx, err error) {
+// SignetTxs returns the two transactions of BIP 325: one with the network's challenge as output,
+// whose input commits to the block without its solution, and the one that spends it, with the
+// solution.
+func SignetTxs(
+	net *bitcoin.Network, b *bitcoin.Block,
+) (challenge, solution *bitcoin.Tx, err error) {
 	if len(b.Txs) == 0 {
 		return nil, nil, errors.New("no coinbase")
 	}
@@ -61,8 +65,8 @@ func SignetTxs(net *bitcoin.Network, b *bitcoin.Block) (challenge, solution *bit
 }
 
 // cutSolution takes the solution out of the commitment's script: the first push that begins with
-// signetHeader and goes on keeps the header only. All pushes get the shortest form, and what cannot be
-// read at the end is lost.
+// signetHeader and goes on keeps the header only. All pushes get the shortest form, and what cannot
+// be read at the end is lost.
 func cutSolution(commitment []byte) (stripped, solution []byte, found bool) {
 	for rest := commitment; ; {
 		op, data, after, ok := script.Next(rest)
@@ -115,8 +119,8 @@ func readVarBytes(b []byte) (data, rest []byte, err error) {
 	return b[size:end:end], b[end:], nil
 }
 
-// signedData returns what a solution signs: the header with the Merkle root that the coinbase without
-// solution gives, up to the time.
+// signedData returns what a solution signs: the header with the Merkle root that the coinbase
+// without solution gives, up to the time.
 func signedData(b *bitcoin.Block, coinbase *bitcoin.Tx) []byte {
 	leaves := make([]bitcoin.Hash, len(b.Txs))
 	leaves[0] = coinbase.TxID()

@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"bytes"
+	"encoding/hex"
 	"slices"
 	"testing"
 
@@ -36,7 +38,8 @@ func solution(scriptSig []byte, witness ...[]byte) []byte {
 	return b
 }
 
-// putSolution makes the coinbase commit to the witnesses, unless it does, and carry the pushes after that.
+// putSolution makes the coinbase commit to the witnesses, unless it does, and carry the pushes
+// after that.
 func putSolution(d *draft, pushes ...[]byte) {
 	if WitnessCommitment(&d.Txs[0]) < 0 {
 		d.commit()
@@ -92,6 +95,10 @@ func TestSignet(t *testing.T) {
 				putSolution(d, []byte("signed too"))
 				putSolution(d, header(signetSign(t, d, key)))
 			}},
+			{"with a transaction", true, func(d *draft) {
+				d.Txs = append(d.Txs, *spend(output{})) // which is refused later only
+				putSolution(d, header(signetSign(t, d, key)))
+			}},
 			{"no commitment", false, func(d *draft) {}},
 			{"no solution", false, func(d *draft) { putSolution(d) }},
 			{"empty solution", false, func(d *draft) { putSolution(d, header(nil)) }},
@@ -122,7 +129,9 @@ func TestSignet(t *testing.T) {
 		} {
 			g := newGenerator(t, signetWith(challenge))
 			g.next(name+", "+row.name, row.step)
-			if row.valid {
+			if len(g.on.block.Txs) > 1 {
+				g.reject(KindConsensus, "bad-txns-inputs-missingorspent")
+			} else if row.valid {
 				g.accept()
 			} else {
 				g.reject(KindConsensus, "bad-signet-blksig")
@@ -134,13 +143,52 @@ func TestSignet(t *testing.T) {
 	}
 }
 
-// TestSignetTrivialChallenge: a challenge that everybody can meet needs no solution, but a commitment.
+// TestSignetTrivialChallenge: a challenge that everybody can meet needs no solution, but a
+// commitment.
 func TestSignetTrivialChallenge(t *testing.T) {
 	g := newGenerator(t, signetWith(opTrue))
 	g.next("bare")
 	g.reject(KindConsensus, "bad-signet-blksig")
 	g.next("with commitment", func(d *draft) { putSolution(d) })
 	g.accept()
+	if solvesSignet(g.net, &bitcoin.Block{}) {
+		t.Error("a block without transactions has a solution")
+	}
+	if err := CheckBlock(g.net, g.net.Genesis, 0); err != nil {
+		t.Errorf("the genesis block needs no solution: %v", err)
+	}
+}
+
+// TestCutSolution: what is signed is the commitment's script with its pushes in the shortest form,
+// up to where it can be read.
+func TestCutSolution(t *testing.T) {
+	const header = "ecc7daa2"
+	for _, row := range []struct{ script, stripped, solution string }{
+		{"6a", "6a", ""},
+		{"6a24aabb", "6a", ""}, // the push is cut off
+		{"6a02aabb51", "6a02aabb51", ""},
+		{"6a4c02aabb4d0100cc", "6a02aabb01cc", ""},
+		{"6a06" + header + "0102", "6a04" + header, "0102"},
+		{"6a04" + header + "05" + header + "07", "6a04" + header + "04" + header, "07"},
+		{"6a05" + header + "0705" + header + "08", "6a04" + header + "05" + header + "08", "07"},
+		{"6a05" + header + "074c005152ac", "6a04" + header + "4c5152ac", "07"},
+		{"6a05" + header + "074d", "6a04" + header, "07"},
+		{"", "", ""},
+	} {
+		octets := func(s string) []byte {
+			b, err := hex.DecodeString(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		stripped, solution, found := cutSolution(octets(row.script))
+		if !bytes.Equal(stripped, octets(row.stripped)) || !bytes.Equal(solution, octets(row.solution)) ||
+			found != (row.solution != "") {
+			t.Errorf("%s: %x, %x, %v; want %s, %s",
+				row.script, stripped, solution, found, row.stripped, row.solution)
+		}
+	}
 }
 
 func hash160(b []byte) []byte {

@@ -6,8 +6,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 )
 
-// State is what the headers up to a block say about the block that comes next. It is a value: copying it
-// makes a fork, and the State of any known block is had by applying the headers from an earlier State on.
+// State is what the headers up to a block say about the block that comes next. It is a value:
+// copying it makes a fork, and the State of any known block is had by applying the headers from an
+// earlier State on.
 type State struct {
 	Network *bitcoin.Network
 	Height  bitcoin.Height
@@ -29,7 +30,8 @@ type State struct {
 // period is what the next retarget needs of the first header of a period.
 type period struct{ time, bits uint32 }
 
-// medianSpan is the number of headers whose median time counts (Bitcoin Core chain.h, nMedianTimeSpan).
+// medianSpan is the number of headers whose median time counts (Bitcoin Core chain.h,
+// nMedianTimeSpan).
 const medianSpan = 11
 
 // Genesis returns the State of the first block of a network.
@@ -74,9 +76,5 @@ func (s *State) MedianTimePast() uint32 {
 // Subsidy returns what the coinbase of a block at the height may create, fees apart (Bitcoin Core
 // validation.cpp, GetBlockSubsidy).
 func Subsidy(net *bitcoin.Network, height bitcoin.Height) bitcoin.Amount {
-	halvings := height / net.SubsidyInterval
-	if halvings >= 64 {
-		return 0
-	}
-	return 50 * bitcoin.Coin >> halvings
+	return 50 * bitcoin.Coin >> (height / net.SubsidyInterval) // in Go 0 for 64 halvings and more
 }

@@ -100,8 +100,8 @@ func TestSubsidy(t *testing.T) {
 	}
 }
 
-// naiveStage is the state machine of BIP 9 as the BIP writes it down: recursively, over all headers.
-// It returns the stage of the block at the height.
+// naiveStage is the state machine of BIP 9 as the BIP writes it down: recursively, over all
+// headers. It returns the stage of the block at the height.
 func naiveStage(states []State, d *bitcoin.Deployment, height int) Stage {
 	height -= height % int(d.Period)
 	if height == 0 {
@@ -271,8 +271,8 @@ func TestSpecialDeployments(t *testing.T) {
 	}
 }
 
-// TestUnknownActivations: bits that no deployment explains are watched on Core's terms, and those of a known
-// deployment only outside its stages of signalling.
+// TestUnknownActivations: bits that no deployment explains are watched on Core's terms, and those
+// of a known deployment only outside its stages of signalling.
 func TestUnknownActivations(t *testing.T) {
 	net := bitcoin.Regtest() // periods of 144, of which 108 must signal
 	chain := newHeadersOnly(net)
@@ -410,7 +410,8 @@ func TestAssumeValid(t *testing.T) {
 	}
 }
 
-// TestCheckHeader breaks one thing of a valid header at a time. Regtest's target needs two tries at a proof.
+// TestCheckHeader breaks one thing of a valid header at a time. Regtest's target needs two tries at
+// a proof.
 func TestCheckHeader(t *testing.T) {
 	net := bitcoin.Regtest()
 	net.EnforceBIP94 = true

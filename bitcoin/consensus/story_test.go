@@ -11,8 +11,8 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// The stories of Bitcoin Core's feature_block.py, told anew: each begins on a fresh chain with coinbases
-// that may be spent. In the drawings, (n) is a block that spends coinbase n.
+// The stories of Bitcoin Core's feature_block.py, told anew: each begins on a fresh chain with
+// coinbases that may be spent. In the drawings, (n) is a block that spends coinbase n.
 
 // fees lets the coinbase take the whole of what the block's transactions leave, and more.
 func fees(d *draft, amount bitcoin.Amount) { d.Txs[0].Out[0].Value += amount }
@@ -185,15 +185,16 @@ func TestCoinbaseScript(t *testing.T) {
 // ops is a script of n times the same operation.
 func ops(op script.Op, n int) []byte { return bytes.Repeat([]byte{byte(op)}, n) }
 
-// redeem is a script that counts n signature operations, runs none and is satisfied. With a number before them
-// those of several keys count as many.
+// redeem is a script that counts n signature operations, runs none and is satisfied. With a number
+// before them those of several keys count as many.
 func redeem(n int) []byte {
 	many := bytes.Repeat([]byte{byte(script.Op16), byte(script.OpCheckMultisig)}, n/16)
 	return new(script.Builder).Op(script.Op0, script.OpIf).Raw(many).Raw(sigOps(n%16)).
 		Op(script.OpEndIf, script.Op1).Script()
 }
 
-// TestSigOpLimits fills a block with signature operations of each sort up to the limit and one past it.
+// TestSigOpLimits fills a block with signature operations of each sort up to the limit and one past
+// it.
 func TestSigOpLimits(t *testing.T) {
 	const legacy = MaxBlockSigOpsCost / bitcoin.WitnessScale
 	g := newMature(t, bitcoin.Regtest(), 2)
@@ -254,10 +255,24 @@ func testP2SHSigOps(g *generator, legacy int, pass, fail func(string, ...func(*d
 	}
 	pass("P2SH", spendAll(legacy-each*outputs))
 	fail("P2SH and one", spendAll(legacy-each*outputs+1))
+	fail("P2SH and one in the coinbase", spendAll(legacy-each*outputs), change(func(b *bitcoin.Block) {
+		b.Txs[0].Out[0].Script = sigOps(1)
+	}))
 }
 
-// testWitnessSigOps does the same with witness scripts, whose operations cost a quarter, bare and within P2SH, and
-// with a witness key hash.
+// TestSigOpsBeforeBIP16: in the one block that breaks BIP 16 redeem scripts count nothing.
+func TestSigOpsBeforeBIP16(t *testing.T) {
+	tx := &bitcoin.Tx{In: []bitcoin.TxIn{{Script: script.AppendPush(nil, sigOps(3))}}}
+	spent := []bitcoin.TxOut{{Script: script.PayToScriptHash(script.Hash160(sigOps(3)))}}
+	for flags, want := range map[script.Flags]int{0: 0, script.VerifyP2SH: 12} {
+		if got := inputSigOpsCost(tx, spent, flags); got != want {
+			t.Errorf("flags %v: cost %d, want %d", flags, got, want)
+		}
+	}
+}
+
+// testWitnessSigOps does the same with witness scripts, whose operations cost a quarter, bare and
+// within P2SH, and with a witness key hash.
 func testWitnessSigOps(g *generator, pass, fail func(string, ...func(*draft))) {
 	const each, outputs = 2000, 20
 	hash := sha256.Sum256(redeem(each))
@@ -311,8 +326,9 @@ func TestMedianTime(t *testing.T) {
 	g.accept()
 }
 
-// TestMerkleMalleability: the list of a block can be lengthened so that the root stays (CVE-2012-2459). That must
-// be told apart from an invalid block, for the right list is welcome afterwards.
+// TestMerkleMalleability: the list of a block can be lengthened so that the root stays
+// (CVE-2012-2459). That must be told apart from an invalid block, for the right list is welcome
+// afterwards.
 func TestMerkleMalleability(t *testing.T) {
 	g := newMature(t, bitcoin.Regtest(), 4)
 	chain := func(n int) []*bitcoin.Tx {
@@ -352,8 +368,8 @@ func TestMerkleMalleability(t *testing.T) {
 	}
 }
 
-// TestWitnessMalleability: whoever passes a block on can spoil its witnesses, and its weight by them. Neither may
-// make the block invalid.
+// TestWitnessMalleability: whoever passes a block on can spoil its witnesses, and its weight by
+// them. Neither may make the block invalid.
 func TestWitnessMalleability(t *testing.T) {
 	g := newMature(t, bitcoin.Regtest(), 4)
 	for i, row := range []struct {
@@ -384,7 +400,8 @@ func TestWitnessMalleability(t *testing.T) {
 	g.accept()
 }
 
-// TestIsMutated64: a transaction of 64 octets may be a node of the tree, in a block that has no coinbase.
+// TestIsMutated64: a transaction of 64 octets may be a node of the tree, in a block that has no
+// coinbase.
 func TestIsMutated64(t *testing.T) {
 	tx := bitcoin.Tx{In: make([]bitcoin.TxIn, 1), Out: []bitcoin.TxOut{{Script: make([]byte, 4)}}}
 	if tx.BaseSize() != 64 {
@@ -421,7 +438,8 @@ func TestIsMutated64(t *testing.T) {
 	}
 }
 
-// TestBIP30 has a coinbase that comes again, which needs a chain without BIP 34 at the second's height.
+// TestBIP30 has a coinbase that comes again, which needs a chain without BIP 34 at the second's
+// height.
 func TestBIP30(t *testing.T) {
 	net := bitcoin.Regtest()
 	net.BIP34Height = 2
@@ -454,8 +472,8 @@ func TestBIP30(t *testing.T) {
 	}
 }
 
-// TestBIP30Exceptions: only the two blocks of 2010 may overwrite, and where the block at BIP34Height is the known
-// one nothing needs to be looked up, until a height that is decades away.
+// TestBIP30Exceptions: only the two blocks of 2010 may overwrite, and where the block at
+// BIP34Height is the known one nothing needs to be looked up, until a height that is decades away.
 func TestBIP30Exceptions(t *testing.T) {
 	hash := func(s string) bitcoin.Hash {
 		h, err := bitcoin.ParseHash(s)
@@ -496,7 +514,8 @@ func TestBIP30Exceptions(t *testing.T) {
 	}
 }
 
-// TestKnownBIP34Block: State remembers whether the block at BIP34Height is the known one, on each branch.
+// TestKnownBIP34Block: State remembers whether the block at BIP34Height is the known one, on each
+// branch.
 func TestKnownBIP34Block(t *testing.T) {
 	net := bitcoin.Regtest()
 	net.BIP34Height = 3
@@ -572,7 +591,9 @@ func TestLockTimeBeforeBIP113(t *testing.T) {
 // medians is a chain of which only the times are known: block h has median 1,000·h.
 type medians struct{}
 
-func (medians) MedianTimePast(height bitcoin.Height) (uint32, error) { return uint32(1000 * height), nil }
+func (medians) MedianTimePast(height bitcoin.Height) (uint32, error) {
+	return uint32(1000 * height), nil
+}
 
 // TestSequenceLocks is BIP 68, "Specification", case by case.
 func TestSequenceLocks(t *testing.T) {
@@ -644,8 +665,8 @@ func TestRelativeLocksInBlocks(t *testing.T) {
 	g.next("of this block, 0", with(inside, locked(outputOf(inside, 0), 0)))
 	g.accept()
 
-	// Medians rise by a second with each block, as times do: 512 s take 512 blocks, or one late time to become
-	// the median.
+	// Medians rise by a second with each block, as times do: 512 s take 512 blocks, or one late
+	// time to become the median.
 	coin := g.out(g.on.block, 2, 0)
 	before := g.chain[g.on.height-1].state.MedianTimePast()
 	for i := 0; g.node.tip().state.MedianTimePast() < before+511; i++ {
@@ -706,7 +727,8 @@ func TestHalving(t *testing.T) {
 	g.accept()
 }
 
-// TestDeadCode: invalid operations that are not run do no harm, nor do outputs that nobody can spend.
+// TestDeadCode: invalid operations that are not run do no harm, nor do outputs that nobody can
+// spend.
 func TestDeadCode(t *testing.T) {
 	g := newMature(t, bitcoin.Regtest(), 3)
 	dead := new(script.Builder).Op(script.OpIf).Raw([]byte{0xff}).Op(script.OpElse, script.Op1, script.OpEndIf)
@@ -739,7 +761,82 @@ func TestDeadCode(t *testing.T) {
 	g.reject(KindConsensus, "bad-txns-inputs-missingorspent")
 }
 
-// TestScriptRulesByHeight: BIP 16, 141 and 341 hold everywhere; the others where they were activated.
+// TestActivationHeights: each rule binds the block at its height, and not the one before.
+func TestActivationHeights(t *testing.T) {
+	const height = 110
+	oldLock := func(g *generator) func(*draft) {
+		tx := spend(g.spare[0])
+		tx.Version, tx.In[0].Sequence = 2, 5000
+		return with(tx)
+	}
+	for _, row := range []struct {
+		name string
+		at   func(net *bitcoin.Network) *bitcoin.Height
+		step func(g *generator) func(*draft) // what is right before the height
+		kind Kind
+		want string // and then
+	}{
+		{"BIP 34, version", func(n *bitcoin.Network) *bitcoin.Height { return &n.BIP34Height },
+			func(*generator) func(*draft) { return func(d *draft) { d.Header.Version = 1 } },
+			KindInvalidHeader, "bad-version(0x00000001)"},
+		{"BIP 34", func(n *bitcoin.Network) *bitcoin.Height { return &n.BIP34Height },
+			func(*generator) func(*draft) {
+				return func(d *draft) { d.Txs[0].In[0].Script = []byte("no height here") }
+			}, KindConsensus, "bad-cb-height"},
+		{"BIP 68", func(n *bitcoin.Network) *bitcoin.Height { return &n.CSVHeight }, oldLock,
+			KindConsensus, "bad-txns-nonfinal"},
+		{"BIP 113", func(n *bitcoin.Network) *bitcoin.Height { return &n.CSVHeight },
+			func(g *generator) func(*draft) {
+				tx := spend(g.spare[0])
+				tx.In[0].Sequence = 0
+				tx.LockTime = g.on.block.Header.Time
+				return with(tx)
+			}, KindConsensus, "bad-txns-nonfinal"},
+		{"BIP 147", func(n *bitcoin.Network) *bitcoin.Height { return &n.SegwitHeight },
+			func(g *generator) func(*draft) {
+				none := []byte{byte(script.Op0), byte(script.Op0), byte(script.OpCheckMultisig)}
+				tx := spendTo(g.spare[0], none)
+				claim := spend(outputOf(tx, 1))
+				claim.In[0].Script = []byte{byte(script.Op1)}
+				return with(tx, claim)
+			}, KindConsensus, "block-script-verify-flag-failed (Dummy CHECKMULTISIG argument must be zero)"},
+	} {
+		net := bitcoin.Regtest()
+		net.BIP66Height, net.BIP65Height = 1000, 1000
+		*row.at(net) = height
+		g := newMature(t, net, 2) // up to height 101
+		for g.on.height < height-2 {
+			g.next(fmt.Sprint(row.name, g.on.height))
+			g.accept()
+		}
+		g.next(row.name+", before", row.step(g))
+		g.accept()
+		g.node.tip().failed = true
+		g.disconnect()
+		g.goTo(g.parent(g.on).name)
+		g.next(row.name + ", last before")
+		g.accept()
+		g.next(row.name+", at the height", row.step(g))
+		g.reject(row.kind, row.want)
+	}
+}
+
+// TestSegwitActivation: before it no witness may be there, committed to or not; then one that is
+// committed to.
+func TestSegwitActivation(t *testing.T) {
+	net := bitcoin.Regtest()
+	net.SegwitHeight = 105
+	g := newMature(t, net, 4) // up to height 103
+	g.next("104 with witness", validBlock(g))
+	g.reject(KindMutated, "unexpected-witness")
+	g.next("104")
+	g.accept()
+	g.next("105 with witness", validBlock(g))
+	g.accept()
+}
+
+// TestScriptRulesByHeight: BIP 16, 141 and 341 hold everywhere; the others where they were
+// activated.
 func TestScriptRulesByHeight(t *testing.T) {
 	net := bitcoin.Mainnet()
 	always := script.VerifyP2SH | script.VerifyWitness | script.VerifyTaproot
@@ -771,7 +868,8 @@ func TestScriptRulesByHeight(t *testing.T) {
 	}
 }
 
-// TestLongReorganisation goes from one branch to another and back over some hundred full-grown blocks.
+// TestLongReorganisation goes from one branch to another and back over some hundred full-grown
+// blocks.
 func TestLongReorganisation(t *testing.T) {
 	g := newMature(t, bitcoin.Regtest(), 3)
 	const length = 150

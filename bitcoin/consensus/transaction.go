@@ -10,7 +10,8 @@ import (
 const (
 	// MaxBlockWeight is the largest weight of a block (BIP 141, "Block size").
 	MaxBlockWeight = 4_000_000
-	// MaxBlockSigOpsCost is the largest cost of the signature checks in a block (BIP 141, "Sigops").
+	// MaxBlockSigOpsCost is the largest cost of the signature checks in a block (BIP 141,
+	// "Sigops").
 	MaxBlockSigOpsCost = 80_000
 	// CoinbaseMaturity is how many blocks deep a coinbase must be before it is spent.
 	CoinbaseMaturity = 100
@@ -30,7 +31,8 @@ func CheckTransaction(tx *bitcoin.Tx) error {
 	if err := checkOutputs(tx.Out); err != nil {
 		return err
 	}
-	// CVE-2018-17144: were this left to the coins, one coin could be spent twice by one transaction.
+	// CVE-2018-17144: were this left to the coins, one coin could be spent twice by one
+	// transaction.
 	if spendsTwice(tx.In) {
 		return invalid("bad-txns-inputs-duplicate", "")
 	}
@@ -89,10 +91,12 @@ func spendsTwice(ins []bitcoin.TxIn) bool {
 	return false
 }
 
-// CheckInputs judges a transaction that is not a coinbase against the coins that its inputs spend, in a
-// block of this height, and returns the fee (Bitcoin Core consensus/tx_verify.cpp, CheckTxInputs). The
-// transaction must have passed CheckTransaction.
-func CheckInputs(tx *bitcoin.Tx, spent Spent, height bitcoin.Height) (fee bitcoin.Amount, err error) {
+// CheckInputs judges a transaction that is not a coinbase against the coins that its inputs spend,
+// in a block of this height, and returns the fee (Bitcoin Core consensus/tx_verify.cpp,
+// CheckTxInputs). The transaction must have passed CheckTransaction.
+func CheckInputs(
+	tx *bitcoin.Tx, spent Spent, height bitcoin.Height,
+) (fee bitcoin.Amount, err error) {
 	for _, origin := range spent.Origins {
 		if origin.IsSpent() {
 			return 0, missingInputs()
@@ -114,12 +118,14 @@ func CheckInputs(tx *bitcoin.Tx, spent Spent, height bitcoin.Height) (fee bitcoi
 		return 0, invalid("bad-txns-in-belowout", "value in (%s) < value out (%s)",
 			formatMoney(in), formatMoney(out))
 	}
-	// Core has one more check here, bad-txns-fee-outofrange, that nothing can fail: 0 <= in-out <= in.
+	// Core has one more check here, bad-txns-fee-outofrange, that nothing can fail: 0 <= in-out <=
+	// in.
 	return in - out, nil
 }
 
 func missingInputs() error {
-	return &Error{KindMissingInputs, "bad-txns-inputs-missingorspent", "CheckTxInputs: inputs missing/spent"}
+	return &Error{KindMissingInputs, "bad-txns-inputs-missingorspent",
+		"CheckTxInputs: inputs missing/spent"}
 }
 
 // sum adds amounts that CheckTransaction found to be in range.
@@ -130,7 +136,8 @@ func sum(outs []bitcoin.TxOut) (sum bitcoin.Amount) {
 	return sum
 }
 
-// formatMoney writes an amount in bitcoins with at least two decimals (Bitcoin Core util/moneystr.cpp).
+// formatMoney writes an amount in bitcoins with at least two decimals (Bitcoin Core
+// util/moneystr.cpp).
 func formatMoney(a bitcoin.Amount) string {
 	s := fmt.Sprintf("%d.%08d", a/bitcoin.Coin, a%bitcoin.Coin)
 	short := strings.TrimRight(s, "0")

@@ -50,8 +50,9 @@ func readRetargets(t testing.TB) map[bitcoin.Height]bitcoin.Header {
 	}
 }
 
-// TestMainnetRetargets computes every target of mainnet up to height 832,608 from the first and the last header
-// of the period before. Each is also a transition that headers with unknown predecessors may make.
+// TestMainnetRetargets computes every target of mainnet up to height 832,608 from the first and the
+// last header of the period before. Each is also a transition that headers with unknown
+// predecessors may make.
 func TestMainnetRetargets(t *testing.T) {
 	net := bitcoin.Mainnet()
 	headers := readRetargets(t)
@@ -80,8 +81,8 @@ func TestMainnetRetargets(t *testing.T) {
 	}
 }
 
-// TestPermittedTransition tries the edges of what a retarget can do (Bitcoin Core test/pow_tests.cpp has the
-// same edges).
+// TestPermittedTransition tries the edges of what a retarget can do (Bitcoin Core
+// test/pow_tests.cpp has the same edges).
 func TestPermittedTransition(t *testing.T) {
 	main := bitcoin.Mainnet()
 	for _, test := range []struct {
