@@ -403,10 +403,10 @@ func scripted(t testing.TB, script string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
 	ended := make(chan error, 1)
 	go func() {
 		conn, err := ln.Accept()
+		ln.Close()
 		if err == nil {
 			conn.SetDeadline(time.Now().Add(10 * time.Second))
 			err = play(conn, script)
