@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 // whoever renews them need not restart the node.
 type certificates struct {
 	cert, key string
+	acme      *acmeCert // nil: no ACME
 
 	mu      sync.Mutex
 	current *tls.Certificate // guarded by mu, and what follows
@@ -33,8 +35,16 @@ const recheckCert = 10 * time.Second
 
 // openCertificates reads the files of cfg, or those of a certificate signed by itself that is made in the
 // data directory: mail servers encrypt to anyone, so even that keeps listeners out.
-func openCertificates(cfg Config) (*certificates, error) {
+//
+// With ACME the self-made certificate serves until the authority's has come.
+func openCertificates(cfg Config, log *slog.Logger) (*certificates, error) {
 	c := &certificates{cert: cfg.TLS.Cert, key: cfg.TLS.Key}
+	if cfg.TLS.ACME.Enabled {
+		var err error
+		if c.acme, err = newACME(cfg, log); err != nil {
+			return nil, fmt.Errorf("tls.acme: %w", err)
+		}
+	}
 	if c.cert == "" {
 		c.cert = filepath.Join(cfg.DataDir, "tls-cert.pem")
 		c.key = filepath.Join(cfg.DataDir, "tls-key.pem")
@@ -72,6 +82,11 @@ func (c *certificates) times() (t [2]time.Time) {
 // get is a tls.Config's GetCertificate. Files that do not fit together, as between the two renames of a
 // renewal, leave the last good pair in use.
 func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.acme != nil {
+		if cert := c.acme.current.Load(); cert != nil {
+			return cert, nil
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now(); now.Sub(c.checked) >= recheckCert {

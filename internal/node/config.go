@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,6 +43,8 @@ type SMTP struct {
 	MaxSize int64 `toml:"max_size"`
 	// MaxRecipients of one message.
 	MaxRecipients int `toml:"max_recipients"`
+	// RelayFrom are the networks whose clients may send to any domain without logging in.
+	RelayFrom []string `toml:"relay_from" comment:"networks that may send anywhere without logging in; open relays get black-listed"`
 	// MaxConnections at a time, all clients together.
 	MaxConnections int `toml:"max_connections"`
 }
@@ -56,6 +59,21 @@ type Submission struct {
 type TLS struct {
 	Cert string `toml:"cert" comment:"PEM file; a certificate signed by itself is made where none is named"`
 	Key  string `toml:"key"`
+	ACME ACME   `toml:"acme"`
+}
+
+// ACME is how a certificate is obtained and renewed (RFC 8555), for the host name.
+type ACME struct {
+	// Enabled says that the terms of the authority are agreed to.
+	Enabled   bool   `toml:"enabled" comment:"obtain a certificate; this agrees to the authority's terms"`
+	Directory string `toml:"directory" comment:"URL of the authority; empty: Let's Encrypt"`
+	Email     string `toml:"email" comment:"where the authority may write to"`
+	// Where the authority's challenges are answered: HTTP-01 (RFC 8555, section 8.3) wants port 80,
+	// TLS-ALPN-01 (RFC 8737) port 443. One is enough.
+	HTTPListen string `toml:"http_listen" comment:"answers HTTP-01, which comes to port 80"`
+	TLSListen  string `toml:"tls_listen" comment:"answers TLS-ALPN-01, which comes to port 443"`
+	// RootCA is a PEM file of roots that the authority's own server is verified with.
+	RootCA string `toml:"root_ca" comment:"PEM file; for an authority of one's own"`
 }
 
 // DNS says whom to ask.
@@ -68,7 +86,8 @@ type DNS struct {
 
 // Relay is how mail leaves.
 type Relay struct {
-	Port int `toml:"port" comment:"port of other servers; 25 but for tests"`
+	Port      int    `toml:"port" comment:"port of other servers; 25 but for tests"`
+	Smarthost string `toml:"smarthost" comment:"host:port that takes all mail for other domains; empty: their own servers"`
 }
 
 // Queue says how long mail is tried.
@@ -198,8 +217,26 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
+	for _, p := range c.SMTP.RelayFrom {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			bad("smtp.relay_from: %w", err)
+		}
+	}
+	if s := c.Relay.Smarthost; s != "" {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			bad("relay.smarthost: %w", err)
+		}
+	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		bad("tls: cert and key go together")
+	}
+	if a := c.TLS.ACME; a.Enabled {
+		if c.TLS.Cert != "" {
+			bad("tls: either cert and key, or acme")
+		}
+		if a.HTTPListen == "" && a.TLSListen == "" {
+			bad("tls.acme: set http_listen (port 80) or tls_listen (port 443), where the authority comes to check")
+		}
 	}
 	for name, n := range map[string]int64{"smtp.max_size": c.SMTP.MaxSize,
 		"smtp.max_recipients": int64(c.SMTP.MaxRecipients), "smtp.max_connections": int64(c.SMTP.MaxConnections),

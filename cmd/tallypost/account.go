@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallypost/tallypost/internal/node"
+	"github.com/tallypost/tallypost/mail"
+	"github.com/tallypost/tallypost/mail/account"
+)
+
+// openAccounts opens the accounts of the node that a configuration file describes.
+func openAccounts(config string) (account.Resolver, error) {
+	cfg, err := node.Load(config)
+	if err != nil {
+		return account.Resolver{}, err
+	}
+	return node.OpenAccounts(cfg)
+}
+
+func accountCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "Add, list and remove who has mail here"}
+	config := configFlag(cmd)
+	cmd.AddCommand(accountAdd(config), accountPasswd(config), accountList(config), accountRemove(config))
+	return cmd
+}
+
+func accountAdd(config *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add ADDRESS",
+		Short: "Make an account; its password is read from standard input, or made and printed",
+		Args:  cobra.ExactArgs(1),
+	}
+	generate := cmd.Flags().Bool("generate", false, "make a password and print it")
+	quota := cmd.Flags().Int64("quota", 0, "most octets the mailbox holds; 0 is no limit")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		accounts, err := openAccounts(*config)
+		if err != nil {
+			return err
+		}
+		addr, err := mail.ParseAddress(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		if !accounts.IsLocal(addr.Domain) {
+			return fmt.Errorf("%s is not among the domains of %s", addr.Domain, *config)
+		}
+		cred, err := readCredential(cmd, *generate)
+		if err != nil {
+			return err
+		}
+		return accounts.Add(account.Account{Address: addr, Credential: cred, Quota: *quota})
+	}
+	return cmd
+}
+
+func accountPasswd(config *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "passwd ADDRESS",
+		Short: "Change a password; it is read from standard input, or made and printed",
+		Args:  cobra.ExactArgs(1),
+	}
+	generate := cmd.Flags().Bool("generate", false, "make a password and print it")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		accounts, err := openAccounts(*config)
+		if err != nil {
+			return err
+		}
+		addr, err := mail.ParseAddress(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		cred, err := readCredential(cmd, *generate)
+		if err != nil {
+			return err
+		}
+		return accounts.Change(addr, func(a *account.Account) error {
+			a.Credential = cred
+			return nil
+		})
+	}
+	return cmd
+}
+
+// readCredential takes a password from the first line of standard input, or makes one of 100 bits.
+func readCredential(cmd *cobra.Command, generate bool) (account.Credential, error) {
+	if generate {
+		var b [13]byte
+		rand.Read(b[:])
+		password := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))[:20]
+		fmt.Fprintln(cmd.OutOrStdout(), password)
+		return account.NewCredential(password)
+	}
+	if fi, err := os.Stdin.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
+		fmt.Fprint(cmd.ErrOrStderr(), "Password (will be shown): ")
+	}
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	line = strings.TrimRight(line, "\r\n")
+	if line == "" {
+		return account.Credential{}, errors.Join(errors.New("no password on standard input; --generate makes one"), err)
+	}
+	return account.NewCredential(line)
+}
+
+func accountList(config *string) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List accounts", Args: cobra.NoArgs}
+	asJSON := cmd.Flags().Bool("json", false, "for a machine")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		accounts, err := openAccounts(*config)
+		if err != nil {
+			return err
+		}
+		list, _ := accounts.List()
+		if *asJSON {
+			for i := range list {
+				list[i].Credential = account.Credential{}
+			}
+			return printJSON(cmd.OutOrStdout(), list)
+		}
+		for _, a := range list {
+			fmt.Fprint(cmd.OutOrStdout(), a.Address)
+			for _, also := range a.Also {
+				fmt.Fprint(cmd.OutOrStdout(), " ", also)
+			}
+			if a.Disabled {
+				fmt.Fprint(cmd.OutOrStdout(), " (disabled)")
+			}
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		return nil
+	}
+	return cmd
+}
+
+func accountRemove(config *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove ADDRESS",
+		Short: "Forget an account; its mailbox stays",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			accounts, err := openAccounts(*config)
+			if err != nil {
+				return err
+			}
+			addr, err := mail.ParseAddress(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			return accounts.Remove(addr)
+		},
+	}
+}
+
+func aliasCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "alias", Short: "Add, list and remove addresses that lead elsewhere"}
+	config := configFlag(cmd)
+	cmd.AddCommand(&cobra.Command{
+		Use:   "add ADDRESS TARGET...",
+		Short: "Send mail for an address elsewhere; *@domain catches what nothing else takes",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			accounts, err := openAccounts(*config)
+			if err != nil {
+				return err
+			}
+			var addrs []mail.Address
+			for _, s := range args {
+				addr, err := mail.ParseAddress(s)
+				if err != nil {
+					return usageError{err}
+				}
+				addrs = append(addrs, addr)
+			}
+			if !accounts.IsLocal(addrs[0].Domain) {
+				return fmt.Errorf("%s is not among the domains of %s", addrs[0].Domain, *config)
+			}
+			return accounts.AddAlias(account.Alias{Address: addrs[0], Targets: addrs[1:]})
+		},
+	}, &cobra.Command{
+		Use:   "remove ADDRESS",
+		Short: "Forget an alias",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			accounts, err := openAccounts(*config)
+			if err != nil {
+				return err
+			}
+			addr, err := mail.ParseAddress(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			return accounts.RemoveAlias(addr)
+		},
+	}, aliasList(config))
+	return cmd
+}
+
+func aliasList(config *string) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List aliases", Args: cobra.NoArgs}
+	asJSON := cmd.Flags().Bool("json", false, "for a machine")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		accounts, err := openAccounts(*config)
+		if err != nil {
+			return err
+		}
+		_, list := accounts.List()
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), list)
+		}
+		for _, a := range list {
+			fmt.Fprint(cmd.OutOrStdout(), a.Address, " ->")
+			for _, t := range a.Targets {
+				fmt.Fprint(cmd.OutOrStdout(), " ", t)
+			}
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,33 @@
+// Command tallypost is a mail server, a Bitcoin node and the bridges between them in one program.
+//
+// Each subcommand has a file of its own. The program exits with 0 on success, 1 on failure and 2 where the
+// command line was wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit code; the story tests call it in processes of their own.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "tallypost: %v\nTry `tallypost --help`.\n", err)
+		return 2
+	}
+	fmt.Fprintf(os.Stderr, "tallypost: %v\n", err)
+	return 1
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallypost/tallypost/internal/node"
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the node",
+		Args:  cobra.NoArgs,
+	}
+	config := configFlag(cmd)
+	debug := cmd.Flags().Bool("debug", false, "log what tonight's search for a fault wants to know")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := node.Load(*config)
+		if err != nil {
+			return err
+		}
+		level := slog.LevelInfo
+		if *debug {
+			level = slog.LevelDebug
+		}
+		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+		n, err := node.New(cfg, log)
+		if err != nil {
+			return err
+		}
+		return n.Run(cmd.Context())
+	}
+	return cmd
+}
+
+func configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show or check a configuration"}
+	config := configFlag(cmd)
+	cmd.AddCommand(&cobra.Command{
+		Use:   "example",
+		Short: "Print a configuration file with every default",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := node.Example()
+			fmt.Fprintf(cmd.OutOrStdout(), "%s", b)
+			return err
+		},
+	}, &cobra.Command{
+		Use:   "check",
+		Short: "Say what is wrong with the configuration file",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := node.Load(*config); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", *config)
+			return nil
+		},
+	})
+	return cmd
+}
