@@ -5,9 +5,8 @@ import (
 	"math/bits"
 )
 
-// ripemd160 returns the RIPEMD-160 of b (Dobbertin, Bosselaers and Preneel, 1996, appendix A). It
-// is here because the standard library has none, and golang.org/x/crypto's is frozen and makes an
-// object per hash.
+// ripemd160 returns the RIPEMD-160 of b (Dobbertin, Bosselaers and Preneel, 1996, appendix A). It is here because
+// the standard library has none, and golang.org/x/crypto's is frozen and makes an object for each hash.
 func ripemd160(b []byte) [20]byte {
 	state := [5]uint32{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0}
 	length := uint64(len(b))
@@ -32,87 +31,199 @@ func ripemd160(b []byte) [20]byte {
 	return sum
 }
 
-// The order in which the two lines take the words of a block, and by how much they rotate, five
-// rounds of sixteen steps each. Word and rotation stand together: word in the high half, rotation
-// in the low half.
-var ripemdLeft, ripemdRight = ripemdSteps(
-	[80]byte{
-		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-		7, 4, 13, 1, 10, 6, 15, 3, 12, 0, 9, 5, 2, 14, 11, 8,
-		3, 10, 14, 4, 9, 15, 8, 1, 2, 7, 0, 6, 13, 11, 5, 12,
-		1, 9, 11, 10, 0, 8, 12, 4, 13, 3, 7, 15, 14, 5, 6, 2,
-		4, 0, 5, 9, 7, 12, 2, 10, 14, 1, 3, 8, 11, 6, 15, 13,
-	}, [80]byte{
-		11, 14, 15, 12, 5, 8, 7, 9, 11, 13, 14, 15, 6, 7, 9, 8,
-		7, 6, 8, 13, 11, 9, 7, 15, 7, 12, 15, 9, 11, 7, 13, 12,
-		11, 13, 6, 7, 14, 9, 13, 15, 14, 8, 13, 6, 5, 12, 7, 5,
-		11, 12, 14, 15, 14, 15, 9, 8, 9, 14, 5, 6, 8, 6, 5, 12,
-		9, 15, 5, 11, 6, 8, 13, 12, 5, 12, 13, 14, 11, 8, 5, 6,
-	}), ripemdSteps(
-	[80]byte{
-		5, 14, 7, 0, 9, 2, 11, 4, 13, 6, 15, 8, 1, 10, 3, 12,
-		6, 11, 3, 7, 0, 13, 5, 10, 14, 15, 8, 12, 4, 9, 1, 2,
-		15, 5, 1, 3, 7, 14, 6, 9, 11, 8, 12, 2, 10, 0, 4, 13,
-		8, 6, 4, 1, 3, 11, 15, 0, 5, 12, 2, 13, 9, 7, 10, 14,
-		12, 15, 10, 4, 1, 5, 8, 7, 6, 2, 13, 14, 0, 3, 9, 11,
-	}, [80]byte{
-		8, 9, 9, 11, 13, 15, 15, 5, 7, 7, 8, 11, 14, 14, 12, 6,
-		9, 13, 15, 7, 12, 8, 9, 11, 7, 7, 12, 7, 6, 15, 13, 11,
-		9, 7, 15, 11, 8, 6, 6, 14, 12, 13, 5, 14, 13, 13, 7, 5,
-		15, 5, 8, 11, 14, 14, 6, 14, 6, 9, 12, 9, 12, 5, 15, 8,
-		8, 5, 12, 9, 12, 5, 14, 6, 8, 13, 6, 5, 15, 13, 11, 11,
-	})
+// The functions of the five rounds; the right line has them the other way round.
+func ripemd1(x, y, z uint32) uint32 { return x ^ y ^ z }
+func ripemd2(x, y, z uint32) uint32 { return z ^ x&(y^z) }
+func ripemd3(x, y, z uint32) uint32 { return (x | ^y) ^ z }
+func ripemd4(x, y, z uint32) uint32 { return y ^ z&(x^y) }
+func ripemd5(x, y, z uint32) uint32 { return x ^ (y | ^z) }
 
-type ripemdStep struct{ word, rotate uint8 }
-
-func ripemdSteps(words, rotations [80]byte) (steps [80]ripemdStep) {
-	for i := range steps {
-		steps[i] = ripemdStep{words[i], rotations[i]}
-	}
-	return steps
+// ripemdStep mixes the round's function f and the word x, to which the round's constant was added, into a and
+// rotates c.
+func ripemdStep(a, c, e, f, x uint32, rotate int) (uint32, uint32) {
+	return bits.RotateLeft32(a+f+x, rotate) + e, bits.RotateLeft32(c, 10)
 }
 
-// ripemdLine is one of the two lines: five words that rotate through a step.
-type ripemdLine struct{ a, b, c, d, e uint32 }
-
-// step mixes a word of the block and the round's function of b, c and d into the line.
-func (l *ripemdLine) step(f, x, k uint32, rotate uint8) {
-	t := bits.RotateLeft32(l.a+f+x+k, int(rotate)) + l.e
-	l.a, l.e, l.d, l.c, l.b = l.e, l.d, bits.RotateLeft32(l.c, 10), l.b, t
-}
-
+// ripemdBlock hashes a block in two lines of 80 steps, each in five rounds. The steps are written out, left
+// and right by turns, so that the five words of a line change names instead of places.
 func ripemdBlock(state *[5]uint32, block *[64]byte) {
 	var x [16]uint32
 	for i := range x {
 		x[i] = binary.LittleEndian.Uint32(block[4*i:])
 	}
-	l := ripemdLine{state[0], state[1], state[2], state[3], state[4]}
-	r := l
-	for i := 0; i < 16; i++ {
-		p, q := ripemdLeft[i], ripemdRight[i]
-		l.step(l.b^l.c^l.d, x[p.word&15], 0, p.rotate)
-		r.step(r.b^(r.c|^r.d), x[q.word&15], 0x50a28be6, q.rotate)
-	}
-	for i := 16; i < 32; i++ {
-		p, q := ripemdLeft[i], ripemdRight[i]
-		l.step(l.b&l.c|^l.b&l.d, x[p.word&15], 0x5a827999, p.rotate)
-		r.step(r.b&r.d|r.c&^r.d, x[q.word&15], 0x5c4dd124, q.rotate)
-	}
-	for i := 32; i < 48; i++ {
-		p, q := ripemdLeft[i], ripemdRight[i]
-		l.step((l.b|^l.c)^l.d, x[p.word&15], 0x6ed9eba1, p.rotate)
-		r.step((r.b|^r.c)^r.d, x[q.word&15], 0x6d703ef3, q.rotate)
-	}
-	for i := 48; i < 64; i++ {
-		p, q := ripemdLeft[i], ripemdRight[i]
-		l.step(l.b&l.d|l.c&^l.d, x[p.word&15], 0x8f1bbcdc, p.rotate)
-		r.step(r.b&r.c|^r.b&r.d, x[q.word&15], 0x7a6d76e9, q.rotate)
-	}
-	for i := 64; i < 80; i++ {
-		p, q := ripemdLeft[i], ripemdRight[i]
-		l.step(l.b^(l.c|^l.d), x[p.word&15], 0xa953fd4e, p.rotate)
-		r.step(r.b^r.c^r.d, x[q.word&15], 0, q.rotate)
-	}
-	state[0], state[1], state[2], state[3], state[4] = state[1]+l.c+r.d, state[2]+l.d+r.e,
-		state[3]+l.e+r.a, state[4]+l.a+r.b, state[0]+l.b+r.c
+	la, lb, lc, ld, le := state[0], state[1], state[2], state[3], state[4]
+	ra, rb, rc, rd, re := la, lb, lc, ld, le
+
+	// Round 1.
+	la, lc = ripemdStep(la, lc, le, ripemd1(lb, lc, ld), x[0], 11)
+	ra, rc = ripemdStep(ra, rc, re, ripemd5(rb, rc, rd), x[5]+0x50a28be6, 8)
+	le, lb = ripemdStep(le, lb, ld, ripemd1(la, lb, lc), x[1], 14)
+	re, rb = ripemdStep(re, rb, rd, ripemd5(ra, rb, rc), x[14]+0x50a28be6, 9)
+	ld, la = ripemdStep(ld, la, lc, ripemd1(le, la, lb), x[2], 15)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd5(re, ra, rb), x[7]+0x50a28be6, 9)
+	lc, le = ripemdStep(lc, le, lb, ripemd1(ld, le, la), x[3], 12)
+	rc, re = ripemdStep(rc, re, rb, ripemd5(rd, re, ra), x[0]+0x50a28be6, 11)
+	lb, ld = ripemdStep(lb, ld, la, ripemd1(lc, ld, le), x[4], 5)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd5(rc, rd, re), x[9]+0x50a28be6, 13)
+	la, lc = ripemdStep(la, lc, le, ripemd1(lb, lc, ld), x[5], 8)
+	ra, rc = ripemdStep(ra, rc, re, ripemd5(rb, rc, rd), x[2]+0x50a28be6, 15)
+	le, lb = ripemdStep(le, lb, ld, ripemd1(la, lb, lc), x[6], 7)
+	re, rb = ripemdStep(re, rb, rd, ripemd5(ra, rb, rc), x[11]+0x50a28be6, 15)
+	ld, la = ripemdStep(ld, la, lc, ripemd1(le, la, lb), x[7], 9)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd5(re, ra, rb), x[4]+0x50a28be6, 5)
+	lc, le = ripemdStep(lc, le, lb, ripemd1(ld, le, la), x[8], 11)
+	rc, re = ripemdStep(rc, re, rb, ripemd5(rd, re, ra), x[13]+0x50a28be6, 7)
+	lb, ld = ripemdStep(lb, ld, la, ripemd1(lc, ld, le), x[9], 13)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd5(rc, rd, re), x[6]+0x50a28be6, 7)
+	la, lc = ripemdStep(la, lc, le, ripemd1(lb, lc, ld), x[10], 14)
+	ra, rc = ripemdStep(ra, rc, re, ripemd5(rb, rc, rd), x[15]+0x50a28be6, 8)
+	le, lb = ripemdStep(le, lb, ld, ripemd1(la, lb, lc), x[11], 15)
+	re, rb = ripemdStep(re, rb, rd, ripemd5(ra, rb, rc), x[8]+0x50a28be6, 11)
+	ld, la = ripemdStep(ld, la, lc, ripemd1(le, la, lb), x[12], 6)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd5(re, ra, rb), x[1]+0x50a28be6, 14)
+	lc, le = ripemdStep(lc, le, lb, ripemd1(ld, le, la), x[13], 7)
+	rc, re = ripemdStep(rc, re, rb, ripemd5(rd, re, ra), x[10]+0x50a28be6, 14)
+	lb, ld = ripemdStep(lb, ld, la, ripemd1(lc, ld, le), x[14], 9)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd5(rc, rd, re), x[3]+0x50a28be6, 12)
+	la, lc = ripemdStep(la, lc, le, ripemd1(lb, lc, ld), x[15], 8)
+	ra, rc = ripemdStep(ra, rc, re, ripemd5(rb, rc, rd), x[12]+0x50a28be6, 6)
+
+	// Round 2.
+	le, lb = ripemdStep(le, lb, ld, ripemd2(la, lb, lc), x[7]+0x5a827999, 7)
+	re, rb = ripemdStep(re, rb, rd, ripemd4(ra, rb, rc), x[6]+0x5c4dd124, 9)
+	ld, la = ripemdStep(ld, la, lc, ripemd2(le, la, lb), x[4]+0x5a827999, 6)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd4(re, ra, rb), x[11]+0x5c4dd124, 13)
+	lc, le = ripemdStep(lc, le, lb, ripemd2(ld, le, la), x[13]+0x5a827999, 8)
+	rc, re = ripemdStep(rc, re, rb, ripemd4(rd, re, ra), x[3]+0x5c4dd124, 15)
+	lb, ld = ripemdStep(lb, ld, la, ripemd2(lc, ld, le), x[1]+0x5a827999, 13)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd4(rc, rd, re), x[7]+0x5c4dd124, 7)
+	la, lc = ripemdStep(la, lc, le, ripemd2(lb, lc, ld), x[10]+0x5a827999, 11)
+	ra, rc = ripemdStep(ra, rc, re, ripemd4(rb, rc, rd), x[0]+0x5c4dd124, 12)
+	le, lb = ripemdStep(le, lb, ld, ripemd2(la, lb, lc), x[6]+0x5a827999, 9)
+	re, rb = ripemdStep(re, rb, rd, ripemd4(ra, rb, rc), x[13]+0x5c4dd124, 8)
+	ld, la = ripemdStep(ld, la, lc, ripemd2(le, la, lb), x[15]+0x5a827999, 7)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd4(re, ra, rb), x[5]+0x5c4dd124, 9)
+	lc, le = ripemdStep(lc, le, lb, ripemd2(ld, le, la), x[3]+0x5a827999, 15)
+	rc, re = ripemdStep(rc, re, rb, ripemd4(rd, re, ra), x[10]+0x5c4dd124, 11)
+	lb, ld = ripemdStep(lb, ld, la, ripemd2(lc, ld, le), x[12]+0x5a827999, 7)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd4(rc, rd, re), x[14]+0x5c4dd124, 7)
+	la, lc = ripemdStep(la, lc, le, ripemd2(lb, lc, ld), x[0]+0x5a827999, 12)
+	ra, rc = ripemdStep(ra, rc, re, ripemd4(rb, rc, rd), x[15]+0x5c4dd124, 7)
+	le, lb = ripemdStep(le, lb, ld, ripemd2(la, lb, lc), x[9]+0x5a827999, 15)
+	re, rb = ripemdStep(re, rb, rd, ripemd4(ra, rb, rc), x[8]+0x5c4dd124, 12)
+	ld, la = ripemdStep(ld, la, lc, ripemd2(le, la, lb), x[5]+0x5a827999, 9)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd4(re, ra, rb), x[12]+0x5c4dd124, 7)
+	lc, le = ripemdStep(lc, le, lb, ripemd2(ld, le, la), x[2]+0x5a827999, 11)
+	rc, re = ripemdStep(rc, re, rb, ripemd4(rd, re, ra), x[4]+0x5c4dd124, 6)
+	lb, ld = ripemdStep(lb, ld, la, ripemd2(lc, ld, le), x[14]+0x5a827999, 7)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd4(rc, rd, re), x[9]+0x5c4dd124, 15)
+	la, lc = ripemdStep(la, lc, le, ripemd2(lb, lc, ld), x[11]+0x5a827999, 13)
+	ra, rc = ripemdStep(ra, rc, re, ripemd4(rb, rc, rd), x[1]+0x5c4dd124, 13)
+	le, lb = ripemdStep(le, lb, ld, ripemd2(la, lb, lc), x[8]+0x5a827999, 12)
+	re, rb = ripemdStep(re, rb, rd, ripemd4(ra, rb, rc), x[2]+0x5c4dd124, 11)
+
+	// Round 3.
+	ld, la = ripemdStep(ld, la, lc, ripemd3(le, la, lb), x[3]+0x6ed9eba1, 11)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd3(re, ra, rb), x[15]+0x6d703ef3, 9)
+	lc, le = ripemdStep(lc, le, lb, ripemd3(ld, le, la), x[10]+0x6ed9eba1, 13)
+	rc, re = ripemdStep(rc, re, rb, ripemd3(rd, re, ra), x[5]+0x6d703ef3, 7)
+	lb, ld = ripemdStep(lb, ld, la, ripemd3(lc, ld, le), x[14]+0x6ed9eba1, 6)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd3(rc, rd, re), x[1]+0x6d703ef3, 15)
+	la, lc = ripemdStep(la, lc, le, ripemd3(lb, lc, ld), x[4]+0x6ed9eba1, 7)
+	ra, rc = ripemdStep(ra, rc, re, ripemd3(rb, rc, rd), x[3]+0x6d703ef3, 11)
+	le, lb = ripemdStep(le, lb, ld, ripemd3(la, lb, lc), x[9]+0x6ed9eba1, 14)
+	re, rb = ripemdStep(re, rb, rd, ripemd3(ra, rb, rc), x[7]+0x6d703ef3, 8)
+	ld, la = ripemdStep(ld, la, lc, ripemd3(le, la, lb), x[15]+0x6ed9eba1, 9)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd3(re, ra, rb), x[14]+0x6d703ef3, 6)
+	lc, le = ripemdStep(lc, le, lb, ripemd3(ld, le, la), x[8]+0x6ed9eba1, 13)
+	rc, re = ripemdStep(rc, re, rb, ripemd3(rd, re, ra), x[6]+0x6d703ef3, 6)
+	lb, ld = ripemdStep(lb, ld, la, ripemd3(lc, ld, le), x[1]+0x6ed9eba1, 15)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd3(rc, rd, re), x[9]+0x6d703ef3, 14)
+	la, lc = ripemdStep(la, lc, le, ripemd3(lb, lc, ld), x[2]+0x6ed9eba1, 14)
+	ra, rc = ripemdStep(ra, rc, re, ripemd3(rb, rc, rd), x[11]+0x6d703ef3, 12)
+	le, lb = ripemdStep(le, lb, ld, ripemd3(la, lb, lc), x[7]+0x6ed9eba1, 8)
+	re, rb = ripemdStep(re, rb, rd, ripemd3(ra, rb, rc), x[8]+0x6d703ef3, 13)
+	ld, la = ripemdStep(ld, la, lc, ripemd3(le, la, lb), x[0]+0x6ed9eba1, 13)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd3(re, ra, rb), x[12]+0x6d703ef3, 5)
+	lc, le = ripemdStep(lc, le, lb, ripemd3(ld, le, la), x[6]+0x6ed9eba1, 6)
+	rc, re = ripemdStep(rc, re, rb, ripemd3(rd, re, ra), x[2]+0x6d703ef3, 14)
+	lb, ld = ripemdStep(lb, ld, la, ripemd3(lc, ld, le), x[13]+0x6ed9eba1, 5)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd3(rc, rd, re), x[10]+0x6d703ef3, 13)
+	la, lc = ripemdStep(la, lc, le, ripemd3(lb, lc, ld), x[11]+0x6ed9eba1, 12)
+	ra, rc = ripemdStep(ra, rc, re, ripemd3(rb, rc, rd), x[0]+0x6d703ef3, 13)
+	le, lb = ripemdStep(le, lb, ld, ripemd3(la, lb, lc), x[5]+0x6ed9eba1, 7)
+	re, rb = ripemdStep(re, rb, rd, ripemd3(ra, rb, rc), x[4]+0x6d703ef3, 7)
+	ld, la = ripemdStep(ld, la, lc, ripemd3(le, la, lb), x[12]+0x6ed9eba1, 5)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd3(re, ra, rb), x[13]+0x6d703ef3, 5)
+
+	// Round 4.
+	lc, le = ripemdStep(lc, le, lb, ripemd4(ld, le, la), x[1]+0x8f1bbcdc, 11)
+	rc, re = ripemdStep(rc, re, rb, ripemd2(rd, re, ra), x[8]+0x7a6d76e9, 15)
+	lb, ld = ripemdStep(lb, ld, la, ripemd4(lc, ld, le), x[9]+0x8f1bbcdc, 12)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd2(rc, rd, re), x[6]+0x7a6d76e9, 5)
+	la, lc = ripemdStep(la, lc, le, ripemd4(lb, lc, ld), x[11]+0x8f1bbcdc, 14)
+	ra, rc = ripemdStep(ra, rc, re, ripemd2(rb, rc, rd), x[4]+0x7a6d76e9, 8)
+	le, lb = ripemdStep(le, lb, ld, ripemd4(la, lb, lc), x[10]+0x8f1bbcdc, 15)
+	re, rb = ripemdStep(re, rb, rd, ripemd2(ra, rb, rc), x[1]+0x7a6d76e9, 11)
+	ld, la = ripemdStep(ld, la, lc, ripemd4(le, la, lb), x[0]+0x8f1bbcdc, 14)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd2(re, ra, rb), x[3]+0x7a6d76e9, 14)
+	lc, le = ripemdStep(lc, le, lb, ripemd4(ld, le, la), x[8]+0x8f1bbcdc, 15)
+	rc, re = ripemdStep(rc, re, rb, ripemd2(rd, re, ra), x[11]+0x7a6d76e9, 14)
+	lb, ld = ripemdStep(lb, ld, la, ripemd4(lc, ld, le), x[12]+0x8f1bbcdc, 9)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd2(rc, rd, re), x[15]+0x7a6d76e9, 6)
+	la, lc = ripemdStep(la, lc, le, ripemd4(lb, lc, ld), x[4]+0x8f1bbcdc, 8)
+	ra, rc = ripemdStep(ra, rc, re, ripemd2(rb, rc, rd), x[0]+0x7a6d76e9, 14)
+	le, lb = ripemdStep(le, lb, ld, ripemd4(la, lb, lc), x[13]+0x8f1bbcdc, 9)
+	re, rb = ripemdStep(re, rb, rd, ripemd2(ra, rb, rc), x[5]+0x7a6d76e9, 6)
+	ld, la = ripemdStep(ld, la, lc, ripemd4(le, la, lb), x[3]+0x8f1bbcdc, 14)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd2(re, ra, rb), x[12]+0x7a6d76e9, 9)
+	lc, le = ripemdStep(lc, le, lb, ripemd4(ld, le, la), x[7]+0x8f1bbcdc, 5)
+	rc, re = ripemdStep(rc, re, rb, ripemd2(rd, re, ra), x[2]+0x7a6d76e9, 12)
+	lb, ld = ripemdStep(lb, ld, la, ripemd4(lc, ld, le), x[15]+0x8f1bbcdc, 6)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd2(rc, rd, re), x[13]+0x7a6d76e9, 9)
+	la, lc = ripemdStep(la, lc, le, ripemd4(lb, lc, ld), x[14]+0x8f1bbcdc, 8)
+	ra, rc = ripemdStep(ra, rc, re, ripemd2(rb, rc, rd), x[9]+0x7a6d76e9, 12)
+	le, lb = ripemdStep(le, lb, ld, ripemd4(la, lb, lc), x[5]+0x8f1bbcdc, 6)
+	re, rb = ripemdStep(re, rb, rd, ripemd2(ra, rb, rc), x[7]+0x7a6d76e9, 5)
+	ld, la = ripemdStep(ld, la, lc, ripemd4(le, la, lb), x[6]+0x8f1bbcdc, 5)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd2(re, ra, rb), x[10]+0x7a6d76e9, 15)
+	lc, le = ripemdStep(lc, le, lb, ripemd4(ld, le, la), x[2]+0x8f1bbcdc, 12)
+	rc, re = ripemdStep(rc, re, rb, ripemd2(rd, re, ra), x[14]+0x7a6d76e9, 8)
+
+	// Round 5.
+	lb, ld = ripemdStep(lb, ld, la, ripemd5(lc, ld, le), x[4]+0xa953fd4e, 9)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd1(rc, rd, re), x[12], 8)
+	la, lc = ripemdStep(la, lc, le, ripemd5(lb, lc, ld), x[0]+0xa953fd4e, 15)
+	ra, rc = ripemdStep(ra, rc, re, ripemd1(rb, rc, rd), x[15], 5)
+	le, lb = ripemdStep(le, lb, ld, ripemd5(la, lb, lc), x[5]+0xa953fd4e, 5)
+	re, rb = ripemdStep(re, rb, rd, ripemd1(ra, rb, rc), x[10], 12)
+	ld, la = ripemdStep(ld, la, lc, ripemd5(le, la, lb), x[9]+0xa953fd4e, 11)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd1(re, ra, rb), x[4], 9)
+	lc, le = ripemdStep(lc, le, lb, ripemd5(ld, le, la), x[7]+0xa953fd4e, 6)
+	rc, re = ripemdStep(rc, re, rb, ripemd1(rd, re, ra), x[1], 12)
+	lb, ld = ripemdStep(lb, ld, la, ripemd5(lc, ld, le), x[12]+0xa953fd4e, 8)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd1(rc, rd, re), x[5], 5)
+	la, lc = ripemdStep(la, lc, le, ripemd5(lb, lc, ld), x[2]+0xa953fd4e, 13)
+	ra, rc = ripemdStep(ra, rc, re, ripemd1(rb, rc, rd), x[8], 14)
+	le, lb = ripemdStep(le, lb, ld, ripemd5(la, lb, lc), x[10]+0xa953fd4e, 12)
+	re, rb = ripemdStep(re, rb, rd, ripemd1(ra, rb, rc), x[7], 6)
+	ld, la = ripemdStep(ld, la, lc, ripemd5(le, la, lb), x[14]+0xa953fd4e, 5)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd1(re, ra, rb), x[6], 8)
+	lc, le = ripemdStep(lc, le, lb, ripemd5(ld, le, la), x[1]+0xa953fd4e, 12)
+	rc, re = ripemdStep(rc, re, rb, ripemd1(rd, re, ra), x[2], 13)
+	lb, ld = ripemdStep(lb, ld, la, ripemd5(lc, ld, le), x[3]+0xa953fd4e, 13)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd1(rc, rd, re), x[13], 6)
+	la, lc = ripemdStep(la, lc, le, ripemd5(lb, lc, ld), x[8]+0xa953fd4e, 14)
+	ra, rc = ripemdStep(ra, rc, re, ripemd1(rb, rc, rd), x[14], 5)
+	le, lb = ripemdStep(le, lb, ld, ripemd5(la, lb, lc), x[11]+0xa953fd4e, 11)
+	re, rb = ripemdStep(re, rb, rd, ripemd1(ra, rb, rc), x[0], 15)
+	ld, la = ripemdStep(ld, la, lc, ripemd5(le, la, lb), x[6]+0xa953fd4e, 8)
+	rd, ra = ripemdStep(rd, ra, rc, ripemd1(re, ra, rb), x[3], 13)
+	lc, le = ripemdStep(lc, le, lb, ripemd5(ld, le, la), x[15]+0xa953fd4e, 5)
+	rc, re = ripemdStep(rc, re, rb, ripemd1(rd, re, ra), x[9], 11)
+	lb, ld = ripemdStep(lb, ld, la, ripemd5(lc, ld, le), x[13]+0xa953fd4e, 6)
+	rb, rd = ripemdStep(rb, rd, ra, ripemd1(rc, rd, re), x[11], 11)
+
+	state[0], state[1], state[2], state[3], state[4] = state[1]+lc+rd, state[2]+ld+re, state[3]+le+ra,
+		state[4]+la+rb, state[0]+lb+rc
 }
