@@ -146,8 +146,8 @@ func TestARCValidation(t *testing.T) {
 				expect = d
 			}
 			if got.State != expect {
-				t.Errorf("%s (%s): %s (%s), want %s", name, c.get("description").text, got.State,
-					got.Reason, expect)
+				t.Errorf("%s (%s): %s (%s), want %s", name, c.get("description").text,
+					got.State, got.Reason, expect)
 			}
 		}
 	}
@@ -172,7 +172,8 @@ func TestARCSealing(t *testing.T) {
 		zone := zoneOf(t, doc)
 		for _, name := range doc.get("tests").keys {
 			cases++
-			t.Run(name, func(t *testing.T) { sealCase(t, sealer, zone, doc.get("tests").get(name)) })
+			c := doc.get("tests").get(name)
+			t.Run(name, func(t *testing.T) { sealCase(t, sealer, zone, c) })
 		}
 	}
 	if cases != 17 {
@@ -200,8 +201,8 @@ func sealCase(t *testing.T, sealer *Sealer, zone *dns.Zone, c *node) {
 			results.Results = append(results.Results, a.Results...)
 		}
 	}
-	g, err := sealer.begin(h, newHeaderSource(h), strings.Split(c.get("sig-headers").text, ":"), v.ARC(),
-		results, now)
+	names := strings.Split(c.get("sig-headers").text, ":")
+	g, err := sealer.begin(h, newHeaderSource(h), names, v.ARC(), results, now)
 	if strings.TrimSpace(c.get("AS").text) == "" {
 		if err == nil {
 			t.Error("sealed what must not be")

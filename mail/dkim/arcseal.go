@@ -97,10 +97,11 @@ func (c *chain) ended() bool {
 // Write takes the next octets of the body.
 func (g *Sealing) Write(p []byte) (int, error) { return g.body.Write(p) }
 
-// Finish returns the new ARC set, to be put in front of the message.
+// Finish returns the new ARC set, to be put in front of the message. It is called once.
 func (g *Sealing) Finish() ([]byte, error) {
 	bh := base64.StdEncoding.EncodeToString(g.body.sum())
 	g.body.release()
+	g.body = nil
 	message, err := g.sign(g.header, func(b string) []byte { return g.messageField(bh, b) })
 	if err != nil {
 		return nil, err

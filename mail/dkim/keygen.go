@@ -38,7 +38,8 @@ func MarshalKey(private crypto.Signer) ([]byte, error) {
 func ParseKey(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("dkim: no PEM block; want a file that begins with -----BEGIN PRIVATE KEY-----")
+		return nil, errors.New("dkim: no PEM in the key file; it must begin with " +
+			"-----BEGIN PRIVATE KEY-----")
 	}
 	if block.Type == "RSA PRIVATE KEY" {
 		private, err := x509.ParsePKCS1PrivateKey(block.Bytes)

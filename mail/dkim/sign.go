@@ -43,8 +43,8 @@ type Signer struct {
 
 // sealed are the fields that every signature covers once more than they are there, so that nobody
 // can add one or put one in front (RFC 6376, section 8.15).
-var sealed = []string{"From", "To", "Cc", "Subject", "Date", "Message-ID", "Reply-To",
-	"In-Reply-To", "References", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"}
+var sealed = []string{"From", "Subject", "Date", "Message-ID", "Reply-To", "In-Reply-To",
+	"References", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "To", "Cc"}
 
 // sealedIfThere are covered in the same way, but only where the author wrote them: a mailing list
 // adds them to what it passes on, and if it changes nothing else the signature is to survive.
@@ -148,10 +148,12 @@ func signedNames(source *headerSource) []string {
 // Write takes the next octets of the body.
 func (g *Signing) Write(p []byte) (int, error) { return g.body.Write(p) }
 
-// Finish returns the DKIM-Signature fields, one for each key, to be put in front of the message.
+// Finish returns the DKIM-Signature fields, one for each key, to be put in front of the message. It is
+// called once.
 func (g *Signing) Finish() ([]byte, error) {
 	bh := base64.StdEncoding.EncodeToString(g.body.sum())
 	g.body.release()
+	g.body = nil
 	var out []byte
 	for _, k := range g.signer.keys {
 		f := newFolder("DKIM-Signature")

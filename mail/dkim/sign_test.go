@@ -172,7 +172,8 @@ func TestKeysAsText(t *testing.T) {
 			t.Errorf("%T: %v", k.Private, err)
 		}
 	}
-	old := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)})
+	old := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
+		Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)})
 	if back, err := ParseKey(old); err != nil || record(t, back) != record(t, rsaKey) {
 		t.Errorf("PKCS #1: %v", err)
 	}
@@ -181,7 +182,8 @@ func TestKeysAsText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string][]byte{"nothing": nil, "no PEM": []byte("hello"), "P-256": ecText,
+	for name, text := range map[string][]byte{
+		"nothing": nil, "no PEM": []byte("hello"), "P-256": ecText,
 		"damaged":       pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}),
 		"damaged PKCS1": pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: []byte("x")})} {
 		if _, err := ParseKey(text); err == nil {
@@ -235,7 +237,8 @@ func TestZoneLine(t *testing.T) {
 // TestSealedThreeTimes: three hops, each with a changed message, and the chain holds until somebody
 // touches what the last one sealed.
 func TestSealedThreeTimes(t *testing.T) {
-	keys := []Key{{"one.example", "a", rsaKey}, {"two.example", "b", edKey}, {"three.example", "c", rsa1024}}
+	keys := []Key{{"one.example", "a", rsaKey}, {"two.example", "b", edKey},
+		{"three.example", "c", rsa1024}}
 	zone := keyZone(t, keys...)
 	msg := message
 	for i, k := range keys {
@@ -249,9 +252,9 @@ func TestSealedThreeTimes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := s.Begin(h, v.ARC(), mail.AuthResults{ServID: string(k.Domain), Results: []mail.AuthResult{
-			{Method: "dkim", Result: "pass", Props: []mail.AuthProp{{Type: "header", Name: "d", Value: "x"}}}}},
-			now)
+		found := mail.AuthResults{ServID: string(k.Domain),
+			Results: []mail.AuthResult{{Method: "dkim", Result: "pass"}}}
+		g, err := s.Begin(h, v.ARC(), found, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +281,8 @@ func TestSealedThreeTimes(t *testing.T) {
 		{"body", "Bye", "bye", "message signature 3"},
 		{"oldest results", "i=1; one.example", "i=1; xne.example", "seal 3"},
 		{"a set taken away", "ARC-Authentication-Results: i=2", "X: i=2", "not complete"},
-		{"a field twice", "From: Ann", "ARC-Authentication-Results: i=2; x\r\nFrom: Ann", "two ARC fields"},
+		{"a field twice", "From: Ann", "ARC-Authentication-Results: i=2; x\r\nFrom: Ann",
+			"two ARC fields"},
 		{"a gap", "i=3", "i=5", "not complete"},
 		{"too many", "From: Ann", "ARC-Seal: i=51; a=b\r\nFrom: Ann", "without a valid instance"},
 		{"cv", "cv=pass; d=three", "cv=none; d=three", "wrong cv"},
@@ -314,7 +318,8 @@ func TestChainNotContinued(t *testing.T) {
 		header string
 		found  ARCResult
 	}{
-		"ended":     {"ARC-Seal: i=1; a=rsa-sha256; cv=fail; d=a.example; s=b; b=AAAA\r\n", ARCResult{State: Fail}},
+		"ended": {"ARC-Seal: i=1; a=rsa-sha256; cv=fail; d=a.example; s=b; b=AAAA\r\n",
+			ARCResult{State: Fail}},
 		"full":      {"ARC-Authentication-Results: i=50; x\r\n", ARCResult{State: Fail}},
 		"temporary": {"", ARCResult{State: TempError}},
 	} {

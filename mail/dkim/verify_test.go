@@ -102,8 +102,8 @@ func craft(t testing.TB, private crypto.Signer, msg, tags string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return "DKIM-Signature: " + strings.Replace(tags, "$b", base64.StdEncoding.EncodeToString(sig), 1) +
-		"\r\n" + msg
+	tags = strings.Replace(tags, "$b", base64.StdEncoding.EncodeToString(sig), 1)
+	return "DKIM-Signature: " + tags + "\r\n" + msg
 }
 
 const goodTags = "v=1; a=ed25519-sha256; c=relaxed/relaxed; d=example.org; s=sel; " +
@@ -151,7 +151,8 @@ func TestSignatureTags(t *testing.T) {
 		{"s= with a space", "s=sel", "s=a b", PermError, "s="},
 		{"no h=", "h=From:To:Subject:Date; ", "", PermError, "h="},
 		{"h= without From", "h=From:To:Subject:Date", "h=To", PermError, "From is not signed"},
-		{"too many names", "h=From", "h=From" + strings.Repeat(":x", maxSignedFields), PermError, "too many"},
+		{"too many names", "h=From", "h=From" + strings.Repeat(":x", maxSignedFields), PermError,
+			"too many"},
 		{"no bh=", "bh=$bh; ", "", PermError, "bh="},
 		{"short bh=", "bh=$bh", "bh=AAAA", PermError, "bh="},
 		{"wrong bh=", "bh=$bh", "bh=" + strings.Repeat("A", 43) + "=", Fail, "body hash"},
@@ -177,7 +178,8 @@ func TestSignatureTags(t *testing.T) {
 		{"tag with a bad name", "v=1;", "v=1; 1z=2;", PermError, "tag name"},
 		{"control in a tag", "v=1;", "v=1; z=a\x01;", PermError, "control"},
 		{"field too long", "v=1;", "v=1; z=" + strings.Repeat("x", 17000) + ";", PermError, "too long"},
-		{"key name too long", "s=sel", "s=" + strings.Repeat("a.", 125) + "a", PermError, "name of the key"},
+		{"key name too long", "s=sel", "s=" + strings.Repeat("a.", 125) + "a", PermError,
+			"name of the key"},
 		{"no such key", "s=sel", "s=other", PermError, "no key at other._domainkey.example.org"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -269,10 +271,10 @@ func TestStrictIdentity(t *testing.T) {
 
 // TestRSAKeyLengths is RFC 8301, section 3.2.
 func TestRSAKeyLengths(t *testing.T) {
-	pkcs1 := "v=DKIM1; p=" + base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PublicKey(&rsaKey.PublicKey))
-	short := "v=DKIM1; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAOSsA2Bf3mFbvk2aU5y0Ms6rUN4IiyZlhL2bF9ErKv7Rzl2Q" +
-		"EQLgoyQVFnq6V9MdFC1xqZyX6NvPJAcLb1UgFZkCAwEAAQ=="
-	huge := &rsa.PublicKey{N: new(big.Int).Lsh(rsaKey.N, 2100), E: rsaKey.E}
+	pkcs1 := func(n *big.Int) string {
+		der := x509.MarshalPKCS1PublicKey(&rsa.PublicKey{N: n, E: rsaKey.E})
+		return "v=DKIM1; p=" + base64.StdEncoding.EncodeToString(der)
+	}
 	for _, c := range []struct {
 		name    string
 		private *rsa.PrivateKey
@@ -282,10 +284,10 @@ func TestRSAKeyLengths(t *testing.T) {
 	}{
 		{"2048", rsaKey, record(t, rsaKey), Pass, 2048},
 		{"1024", rsa1024, record(t, rsa1024), Pass, 1024},
-		{"bare PKCS #1", rsaKey, pkcs1, Pass, 2048},
-		{"512", rsaKey, short, Policy, 0},
-		{"4148", rsaKey, "v=DKIM1; p=" + base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PublicKey(huge)),
-			Policy, 0},
+		{"bare PKCS #1", rsaKey, pkcs1(rsaKey.N), Pass, 2048},
+		{"512", rsaKey, pkcs1(new(big.Int).Rsh(rsaKey.N, 1536)), Policy, 0},
+		{"1023", rsaKey, pkcs1(new(big.Int).Rsh(rsaKey.N, 1025)), Policy, 0},
+		{"4097", rsaKey, pkcs1(new(big.Int).Lsh(rsaKey.N, 2049)), Policy, 0},
 		{"another", rsaKey, record(t, rsa1024), Fail, 1024},
 	} {
 		zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + c.record}})
@@ -299,7 +301,7 @@ func TestRSAKeyLengths(t *testing.T) {
 
 // TestChangedMessage changes one thing on the way.
 func TestChangedMessage(t *testing.T) {
-	zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + record(t, edKey)}})
+	zone := keyZone(t, Key{"example.org", "sel", edKey})
 	signed := craft(t, edKey, message, goodTags)
 	for _, c := range []struct {
 		name, old, new string
@@ -333,8 +335,9 @@ func TestChangedMessage(t *testing.T) {
 
 // TestBodyInPieces: however the body is cut, the result is the same.
 func TestBodyInPieces(t *testing.T) {
-	zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + record(t, edKey)}})
-	body := "a \r\n\r\n b\t\tc\r\r\n\rd\n\n\ne\r\n" + strings.Repeat("x y\r\n", 2000) + "\r\n\r\n \r\n\r"
+	zone := keyZone(t, Key{"example.org", "sel", edKey})
+	body := "a \r\n\r\n b\t\tc\r\r\n\rd\n\n\ne\r\n" + strings.Repeat("x y\r\n", 2000) +
+		"\r\n\r\n \r\n\r"
 	for _, c := range []string{"simple/simple", "relaxed/relaxed", "relaxed/simple"} {
 		tags := strings.Replace(goodTags, "c=relaxed/relaxed", "c="+c, 1)
 		msg := craft(t, edKey, "From: a@b\r\n\r\n"+body, tags)
@@ -396,7 +399,8 @@ func TestLookups(t *testing.T) {
 	v.Write([]byte(msg[h.Len:]))
 	results := v.Finish()
 	if len(results) != 11 || zone.asked.Load() != 6 || zone.most.Load() > maxConcurrent {
-		t.Errorf("%d results, %d lookups, %d at a time", len(results), zone.asked.Load(), zone.most.Load())
+		t.Errorf("%d results, %d lookups, %d at a time", len(results), zone.asked.Load(),
+			zone.most.Load())
 	}
 	for i, r := range results {
 		if r.State != Pass {
@@ -410,7 +414,7 @@ func TestLookupFails(t *testing.T) {
 	msg := craft(t, edKey, message, goodTags)
 	for failure, want := range map[dns.Failure]State{dns.ServFail: TempError, dns.Timeout: TempError,
 		dns.NXDomain: PermError} {
-		zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + record(t, edKey)}})
+		zone := keyZone(t, Key{"example.org", "sel", edKey})
 		zone.Fail("sel._domainkey.example.org", failure)
 		if got, _ := verify(t, zone, msg, now, 0, VerifyConfig{}); got[0].State != want {
 			t.Errorf("failure %d: %+v, want %s", failure, got[0], want)
@@ -437,7 +441,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestAuthenticatedKey: the record and DNSSEC's word on it are kept for evidence.
 func TestAuthenticatedKey(t *testing.T) {
-	zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + record(t, edKey)}})
+	zone := keyZone(t, Key{"example.org", "sel", edKey})
 	zone.Sign("example.org", true)
 	got, _ := verify(t, zone, craft(t, edKey, message, goodTags), now, 0, VerifyConfig{})
 	if !got[0].Authenticated || got[0].Record != record(t, edKey) || got[0].KeyBits != 256 ||
@@ -447,12 +451,13 @@ func TestAuthenticatedKey(t *testing.T) {
 }
 
 func TestResultAsAuthResult(t *testing.T) {
-	zone := dns.MustZone(map[string][]string{"sel._domainkey.example.org": {"TXT " + record(t, edKey) + "; t=y"}})
+	zone := dns.MustZone(map[string][]string{
+		"sel._domainkey.example.org": {"TXT " + record(t, edKey) + "; t=y"}})
 	msg := craft(t, edKey, message, strings.Replace(goodTags, "v=1;", "v=1; i=\"x\"@example.org;", 1))
 	got, _ := verify(t, zone, msg, now, 0, VerifyConfig{})
 	a := mail.AuthResults{ServID: "mx", Results: []mail.AuthResult{got[0].AuthResult()}}
-	want := "mx; dkim=pass (256-bit key, testing) header.d=example.org header.i=\"\\\"x\\\"@example.org\" " +
-		"header.s=sel header.a=ed25519-sha256 header.b="
+	want := "mx; dkim=pass (256-bit key, testing) header.d=example.org " +
+		"header.i=\"\\\"x\\\"@example.org\" header.s=sel header.a=ed25519-sha256 header.b="
 	if s := strings.Join(strings.Fields(a.Value()), " "); !strings.HasPrefix(s, want) {
 		t.Errorf("%s, want %s", s, want)
 	}
