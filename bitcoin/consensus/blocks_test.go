@@ -60,7 +60,8 @@ func parseBlock(t testing.TB, raw []byte) *bitcoin.Block {
 
 // stateBefore returns what is known of the State before a real block from mainnet's middle.
 func stateBefore(b *bitcoin.Block, height bitcoin.Height) State {
-	s := State{Network: bitcoin.Mainnet(), Height: height - 1, Hash: b.Header.PrevBlock, bip34: true}
+	s := State{Network: bitcoin.Mainnet(), Height: height - 1, Hash: b.Header.PrevBlock}
+	s.bip34 = true
 	s.Header.Bits, s.Header.Time = b.Header.Bits, b.Header.Time-600
 	s.first = period{s.Header.Time, s.Header.Bits}
 	for i := range s.times {
@@ -135,7 +136,8 @@ func read866342(t testing.TB) (*bitcoin.Block, Spent) {
 		Coinbase bool           `json:"is_coinbase"`
 		Height   bitcoin.Height `json:"creation_height"`
 	}
-	if err := json.Unmarshal(vectors.Read(t, "bitcoin/blocks/0866342.spent_utxos.json"), &rows); err != nil {
+	file := vectors.Read(t, "bitcoin/blocks/0866342.spent_utxos.json")
+	if err := json.Unmarshal(file, &rows); err != nil {
 		t.Fatal(err)
 	}
 	spent := NewSpent(len(rows))
@@ -197,7 +199,8 @@ func TestBlock300025(t *testing.T) {
 			t.Fatal(err)
 		}
 		end := 8 + n + int(size)
-		spent.Outs[i] = bitcoin.TxOut{Value: bitcoin.Amount(binary.LittleEndian.Uint64(raw)), Script: raw[8+n : end]}
+		value := bitcoin.Amount(binary.LittleEndian.Uint64(raw))
+		spent.Outs[i] = bitcoin.TxOut{Value: value, Script: raw[8+n : end]}
 		spent.Origins[i] = Origin{Height: 1} // not in the file
 		raw = raw[end:]
 	}
@@ -208,9 +211,9 @@ func TestBlock300025(t *testing.T) {
 	view.withoutCreated(b)
 	_, diff := connectReal(t, stateBefore(b, height), b, view)
 	for i := range spent.Outs {
-		got := diff.Undo.Outs[i]
-		if got.Value != spent.Outs[i].Value || string(got.Script) != string(spent.Outs[i].Script) {
-			t.Errorf("input %d: %d %x, want %d %x", i, got.Value, got.Script, spent.Outs[i].Value, spent.Outs[i].Script)
+		got, want := diff.Undo.Outs[i], spent.Outs[i]
+		if got.Value != want.Value || string(got.Script) != string(want.Script) {
+			t.Errorf("input %d: %+v, want %+v", i, got, want)
 		}
 	}
 }
@@ -222,7 +225,8 @@ func TestBlock277647(t *testing.T) {
 	b := parseBlock(t, raw[8:8+binary.LittleEndian.Uint32(raw[4:])])
 	view := coinMap{coins: map[bitcoin.OutPoint]Coin{}}
 	for store := vectors.Read(t, "bitcoin/blocks/0277647.utxostore"); len(store) > 0; {
-		out := bitcoin.OutPoint{TxID: bitcoin.Hash(store), Index: binary.LittleEndian.Uint32(store[32:])}
+		out := bitcoin.OutPoint{TxID: bitcoin.Hash(store)}
+		out.Index = binary.LittleEndian.Uint32(store[32:])
 		size := binary.LittleEndian.Uint32(store[36:])
 		view.coins[out] = readStored(t, store[40:][:size])
 		store = store[40+size:]
@@ -376,8 +380,8 @@ func (j *jsonState) state(t testing.TB) State {
 func (j *jsonBlock) block(t testing.TB, prev bitcoin.Hash) (*bitcoin.Block, coinMap) {
 	view := coinMap{map[bitcoin.OutPoint]Coin{}, map[bitcoin.Height]uint32{}}
 	header, data := j.Blocks[0].Header, j.Blocks[0].Data
-	b := &bitcoin.Block{Header: bitcoin.Header{Version: header.Version, PrevBlock: prev, Time: header.Time,
-		Bits: header.Bits, Nonce: header.Nonce}}
+	b := &bitcoin.Block{Header: bitcoin.Header{Version: header.Version, PrevBlock: prev,
+		Time: header.Time, Bits: header.Bits, Nonce: header.Nonce}}
 	for _, from := range data.Transactions {
 		tx := bitcoin.Tx{Version: from.Version, LockTime: from.LockTime}
 		for _, in := range from.Inputs {
@@ -412,7 +416,8 @@ func (j *jsonBlock) block(t testing.TB, prev bitcoin.Hash) (*bitcoin.Block, coin
 
 // TestJSONBlocks connects blocks from 2009 to 2022 and compares the states that they lead to.
 func TestJSONBlocks(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(vectors.Path(t, "bitcoin/json-blocks"), "full_*.json"))
+	folder := vectors.Path(t, "bitcoin/json-blocks")
+	files, err := filepath.Glob(filepath.Join(folder, "full_*.json"))
 	if err != nil || len(files) != 9 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}

@@ -56,13 +56,13 @@ func TestDisconnectUnclean(t *testing.T) {
 		{"spent coin still there", false, func(g *generator, undo Spent, _, before, _ output) {
 			g.coins[before.OutPoint] = undo.Coin(0)
 		}},
-		{"coin spent inside still there", false, func(g *generator, undo Spent, inside, _, _ output) {
+		{"coin spent inside there", false, func(g *generator, undo Spent, inside, _, _ output) {
 			g.coins[inside.OutPoint] = undo.Coin(1)
 		}},
-		{"undo of a coin spent inside has another amount", false, func(_ *generator, undo Spent, _, _, _ output) {
+		{"undo has another amount", false, func(_ *generator, undo Spent, _, _, _ output) {
 			undo.Outs[1].Value++
 		}},
-		{"undo of a coin spent inside has another height", false, func(_ *generator, undo Spent, _, _, _ output) {
+		{"undo has another height", false, func(_ *generator, undo Spent, _, _, _ output) {
 			undo.Origins[1].Height--
 		}},
 	} {
@@ -81,7 +81,7 @@ func TestDisconnectUnclean(t *testing.T) {
 		for out := range reversal.Removed() {
 			removed[out] = true
 		}
-		if len(restored) != 1 || restored[before.OutPoint].Height != 1 || !restored[before.OutPoint].Coinbase {
+		if len(restored) != 1 || restored[before.OutPoint].Origin != (Origin{1, true}) {
 			t.Errorf("%s: restores %v", row.name, restored)
 		}
 		if len(removed) != 3 || !removed[left.OutPoint] || removed[inside.OutPoint] {
@@ -133,7 +133,8 @@ func TestDisconnectOverwritten(t *testing.T) {
 		candidate.hash = hash
 		reversal, err := Disconnect(State{Height: row.height, Hash: hash}, &candidate, Spent{}, g)
 		if err != nil || reversal.Clean != row.clean {
-			t.Errorf("height %d, block %s: clean is not %v, %v", row.height, row.hash, row.clean, err)
+			t.Errorf("height %d, block %s: clean is not %v, %v",
+				row.height, row.hash, row.clean, err)
 		}
 	}
 }
@@ -183,7 +184,8 @@ func TestViewErrors(t *testing.T) {
 	g.accept()
 	e := g.node.tip()
 	for good := range 2 {
-		if _, err := Disconnect(e.state, e.block, e.undo, &brokenView{g, good}); !errors.Is(err, errDisk) {
+		_, err := Disconnect(e.state, e.block, e.undo, &brokenView{g, good})
+		if !errors.Is(err, errDisk) {
 			t.Errorf("disconnect, call %d fails: %v", good, err)
 		}
 	}

@@ -37,7 +37,7 @@ func judge(g *generator, b *bitcoin.Block) error {
 // may pass.
 func FuzzMutatedBlock(f *testing.F) {
 	g := newMature(f, bitcoin.Regtest(), 4)
-	valid := g.next("valid", validBlock(g)).block
+	valid := g.next("valid", validBlock).block
 	if err := judge(g, valid); err != nil {
 		f.Fatal(err)
 	}
@@ -85,7 +85,8 @@ func FuzzSignetCommitment(f *testing.F) {
 		if !found && data != nil || found && len(data) == 0 {
 			t.Fatalf("found is %v, solution %x", found, data)
 		}
-		if again, _, twice := cutSolution(stripped); found && !twice && !bytes.Equal(again, stripped) {
+		again, _, twice := cutSolution(stripped)
+		if found && !twice && !bytes.Equal(again, stripped) {
 			t.Fatalf("%x becomes %x, then %x", commitment, stripped, again)
 		}
 		var in bitcoin.TxIn

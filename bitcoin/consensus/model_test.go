@@ -16,7 +16,9 @@ import (
 // naiveConnect judges the coins of a block as one would by hand: transaction by transaction on a
 // set that changes with each, as Bitcoin Core does. It returns the first wrong thing, and the set
 // after the block.
-func naiveConnect(s State, b *bitcoin.Block, before map[bitcoin.OutPoint]Coin) (map[bitcoin.OutPoint]Coin, string) {
+func naiveConnect(
+	s State, b *bitcoin.Block, before map[bitcoin.OutPoint]Coin,
+) (after map[bitcoin.OutPoint]Coin, reason string) {
 	height := s.Height + 1
 	coins := maps.Clone(before)
 	for i := range b.Txs {
@@ -64,7 +66,8 @@ func naiveConnect(s State, b *bitcoin.Block, before map[bitcoin.OutPoint]Coin) (
 			}
 		}
 		for j := range tx.Out {
-			if s := tx.Out[j].Script; !bytes.HasPrefix(s, []byte{byte(script.OpReturn)}) && len(s) <= 10_000 {
+			s := tx.Out[j].Script
+			if !bytes.HasPrefix(s, []byte{byte(script.OpReturn)}) && len(s) <= 10_000 {
 				coins[outputOf(tx, j).OutPoint] = Coin{tx.Out[j], Origin{height, i == 0}}
 			}
 		}
@@ -171,7 +174,8 @@ func TestAgainstModel(t *testing.T) {
 					pool = append(pool, output{out, coin.Out})
 				}
 			}
-			slices.SortFunc(pool, func(a, b output) int { // for a map has no order that a seed could repeat
+			// A map has no order that a seed could repeat.
+			slices.SortFunc(pool, func(a, b output) int {
 				return bytes.Compare(a.OutPoint.Append(nil), b.OutPoint.Append(nil))
 			})
 			immature := g.out(g.on.block, 0, 0)
@@ -209,8 +213,9 @@ func TestAgainstModel(t *testing.T) {
 			}
 		}
 	}
-	for _, reason := range []string{"", "bad-txns-inputs-missingorspent", "bad-txns-premature-spend-of-coinbase",
-		"bad-txns-in-belowout", "bad-txns-nonfinal", "bad-cb-amount"} {
+	for _, reason := range []string{"", "bad-txns-inputs-missingorspent",
+		"bad-txns-premature-spend-of-coinbase", "bad-txns-in-belowout", "bad-txns-nonfinal",
+		"bad-cb-amount"} {
 		if reasons[reason] == 0 {
 			t.Errorf("no random block gives %q: %v", reason, reasons)
 		}

@@ -105,21 +105,22 @@ func TestExplanations(t *testing.T) {
 	over := spend(first)
 	over.Out[0].Value += bitcoin.Coin / 4
 	early := spend(g.out(g.blocks["mature.50"].block, 0, 0))
-	late := spend(first)
-	late.Version, late.In[0].Sequence = 2, 5000
-	missing := spend(second)
-	missing.In[0].PrevOut.Index = 5
+	locked := spend(first)
+	locked.Version, locked.In[0].Sequence = 2, 5000
+	gone := spend(second)
+	gone.In[0].PrevOut.Index = 5
 	for name, row := range map[string]struct {
 		tx   *bitcoin.Tx
 		want string
 	}{
-		"over": {over, "bad-txns-in-belowout, value in (50.00) < value out (50.25) in transaction " +
-			over.TxID().String()},
-		"early": {early, "bad-txns-premature-spend-of-coinbase, tried to spend coinbase at depth 53" +
-			" in transaction " + early.TxID().String()},
-		"late": {late, "bad-txns-nonfinal, contains a non-BIP68-final transaction " + late.TxID().String()},
-		"missing": {missing, "bad-txns-inputs-missingorspent, CheckTxInputs: inputs missing/spent in transaction " +
-			missing.TxID().String()},
+		"over": {over, "bad-txns-in-belowout, value in (50.00) < value out (50.25)" +
+			" in transaction " + over.TxID().String()},
+		"early": {early, "bad-txns-premature-spend-of-coinbase, tried to spend coinbase at" +
+			" depth 53 in transaction " + early.TxID().String()},
+		"locked": {locked, "bad-txns-nonfinal, contains a non-BIP68-final transaction " +
+			locked.TxID().String()},
+		"gone": {gone, "bad-txns-inputs-missingorspent, CheckTxInputs: inputs missing/spent" +
+			" in transaction " + gone.TxID().String()},
 	} {
 		g.next(name, with(row.tx))
 		if err := judge(g, g.on.block); err == nil || err.Error() != row.want {

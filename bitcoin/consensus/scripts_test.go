@@ -17,7 +17,7 @@ import (
 func manyChecks(txs, inputs int, fail map[[2]int]bool) []Check {
 	var checks []Check
 	for i := range txs {
-		tx := &bitcoin.Tx{Version: 1, In: make([]bitcoin.TxIn, inputs), Out: make([]bitcoin.TxOut, 1)}
+		tx := &bitcoin.Tx{In: make([]bitcoin.TxIn, inputs), Out: make([]bitcoin.TxOut, 1)}
 		spent := make([]bitcoin.TxOut, inputs)
 		for j := range tx.In {
 			tx.In[j].PrevOut.Index = uint32(1000*i + j)
@@ -42,7 +42,8 @@ func TestRunChecks(t *testing.T) {
 	}{
 		{"none", nil, -1},
 		{"one", map[[2]int]bool{{7, 3}: true}, 7003},
-		{"several", map[[2]int]bool{{19, 0}: true, {2, 140}: true, {2, 139}: true, {3, 0}: true}, 2139},
+		{"several", map[[2]int]bool{{19, 0}: true, {2, 140}: true, {2, 139}: true, {3, 0}: true},
+			2139},
 		{"last", map[[2]int]bool{{19, 149}: true}, 19149},
 		{"first", map[[2]int]bool{{0, 0}: true, {0, 149}: true, {19, 149}: true}, 0},
 	} {
@@ -56,9 +57,10 @@ func TestRunChecks(t *testing.T) {
 					expectError(t, err, 0, "")
 					continue
 				}
-				expectError(t, err, KindConsensus, "block-script-verify-flag-failed (OP_RETURN was encountered)")
+				expectError(t, err, KindConsensus, scriptFails+"(OP_RETURN was encountered)")
 				if !strings.HasSuffix(err.Error(), fmt.Sprintf(":%d", row.index)) {
-					t.Fatalf("%s, %d workers: %v, want outpoint %d", row.name, workers, err, row.index)
+					t.Fatalf("%s, %d workers: %v, want outpoint %d",
+						row.name, workers, err, row.index)
 				}
 			}
 		}
@@ -83,8 +85,8 @@ func TestScriptError(t *testing.T) {
 	checks := manyChecks(1, 3, map[[2]int]bool{{0, 2}: true})
 	tx := checks[0].Tx
 	tx.In[0].Witness = [][]byte{{1}} // sets the wtxid apart
-	want := fmt.Sprintf("block-script-verify-flag-failed (OP_RETURN was encountered), input 2 of %v (wtxid %v),"+
-		" spending %064d:2", tx.TxID(), tx.WTxID(), 0)
+	want := fmt.Sprintf("block-script-verify-flag-failed (OP_RETURN was encountered), input 2"+
+		" of %v (wtxid %v), spending %064d:2", tx.TxID(), tx.WTxID(), 0)
 	if err := RunChecks(context.Background(), 1, checks); err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}

@@ -57,7 +57,7 @@ func signetSign(t testing.TB, d *draft, key *secp.PrivateKey) []byte {
 	t.Helper()
 	unsolved := &draft{Block: d.Block.Clone()}
 	putSolution(unsolved, append(slices.Clone(signetHeader), solution(nil)...))
-	challenge, tx, err := SignetTxs(d.net, unsolved.Block)
+	challenge, tx, err := SignetTxs(d.g.net, unsolved.Block)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,13 +66,15 @@ func signetSign(t testing.TB, d *draft, key *secp.PrivateKey) []byte {
 	if _, hash, ok := script.WitnessProgram(code); ok {
 		var spending script.Spending
 		spending.InitForSigning(tx, challenge.Out)
-		digest := spending.WitnessSigHash(0, script.PayToPubKeyHash([20]byte(hash)), script.SigHashAll)
+		code = script.PayToPubKeyHash([20]byte(hash))
+		digest := spending.WitnessSigHash(0, code, script.SigHashAll)
 		rs := key.SignECDSA(&digest, true)
 		return solution(nil, append(secp.AppendDER(nil, &rs), byte(script.SigHashAll)), public[:])
 	}
 	digest := script.LegacySigHash(tx, 0, code, script.SigHashAll)
 	rs := key.SignECDSA(&digest, true)
-	return solution(script.AppendPush(nil, append(secp.AppendDER(nil, &rs), byte(script.SigHashAll))))
+	signature := append(secp.AppendDER(nil, &rs), byte(script.SigHashAll))
+	return solution(script.AppendPush(nil, signature))
 }
 
 // TestSignet is BIP 325: a block must carry a solution to the network's challenge.
@@ -83,7 +85,7 @@ func TestSignet(t *testing.T) {
 		"key":              new(script.Builder).Push(public[:]).Op(script.OpCheckSig).Script(),
 		"witness key hash": script.PayToWitness(0, hash160(public[:])),
 	}
-	header := func(solution []byte) []byte { return append(slices.Clone(signetHeader), solution...) }
+	header := func(solution []byte) []byte { return slices.Concat(signetHeader, solution) }
 	for name, challenge := range challenges {
 		for _, row := range []struct {
 			name  string
@@ -102,8 +104,12 @@ func TestSignet(t *testing.T) {
 			{"no commitment", false, func(d *draft) {}},
 			{"no solution", false, func(d *draft) { putSolution(d) }},
 			{"empty solution", false, func(d *draft) { putSolution(d, header(nil)) }},
-			{"solution of nothing", false, func(d *draft) { putSolution(d, header(solution(nil))) }},
-			{"other key", false, func(d *draft) { putSolution(d, header(signetSign(t, d, other))) }},
+			{"solution of nothing", false, func(d *draft) {
+				putSolution(d, header(solution(nil)))
+			}},
+			{"other key", false, func(d *draft) {
+				putSolution(d, header(signetSign(t, d, other)))
+			}},
 			{"other time", false, func(d *draft) {
 				putSolution(d, header(signetSign(t, d, key)))
 				d.Header.Time++
@@ -117,12 +123,16 @@ func TestSignet(t *testing.T) {
 				d.Txs[0].Out[0].Value--
 				putSolution(d, header(solved))
 			}},
-			{"octet too many", false, func(d *draft) { putSolution(d, header(append(signetSign(t, d, key), 0))) }},
+			{"octet too many", false, func(d *draft) {
+				putSolution(d, header(append(signetSign(t, d, key), 0)))
+			}},
 			{"octet too few", false, func(d *draft) {
 				solved := signetSign(t, d, key)
 				putSolution(d, header(solved[:len(solved)-1]))
 			}},
-			{"count without items", false, func(d *draft) { putSolution(d, header([]byte{0, 0xfd, 0xff, 0xff})) }},
+			{"count without items", false, func(d *draft) {
+				putSolution(d, header([]byte{0, 0xfd, 0xff, 0xff}))
+			}},
 			{"other header", false, func(d *draft) {
 				putSolution(d, append([]byte{1, 2, 3, 4}, signetSign(t, d, key)...))
 			}},
@@ -136,7 +146,8 @@ func TestSignet(t *testing.T) {
 			} else {
 				g.reject(KindConsensus, "bad-signet-blksig")
 			}
-			if _, err := NewCandidate(g.net, g.blocks[name+", "+row.name].block, SkipProofOfWork); err != nil {
+			b := g.blocks[name+", "+row.name].block
+			if _, err := NewCandidate(g.net, b, SkipProofOfWork); err != nil {
 				t.Errorf("%s, %s: a template needs no solution: %v", name, row.name, err)
 			}
 		}
@@ -183,8 +194,8 @@ func TestCutSolution(t *testing.T) {
 			return b
 		}
 		stripped, solution, found := cutSolution(octets(row.script))
-		if !bytes.Equal(stripped, octets(row.stripped)) || !bytes.Equal(solution, octets(row.solution)) ||
-			found != (row.solution != "") {
+		if !bytes.Equal(stripped, octets(row.stripped)) ||
+			!bytes.Equal(solution, octets(row.solution)) || found != (row.solution != "") {
 			t.Errorf("%s: %x, %x, %v; want %s, %s",
 				row.script, stripped, solution, found, row.stripped, row.solution)
 		}

@@ -25,7 +25,8 @@ func (h *headersOnly) tip() *State { return &h.states[len(h.states)-1] }
 // grow applies a header with the time and version given, and the right target for it.
 func (h *headersOnly) grow(when uint32, version int32) {
 	tip := h.tip()
-	header := bitcoin.Header{Version: version, PrevBlock: tip.Hash, Time: when, Bits: tip.NextBits(when)}
+	header := bitcoin.Header{Version: version, PrevBlock: tip.Hash, Time: when}
+	header.Bits = tip.NextBits(when)
 	h.states = append(h.states, tip.Apply(&header, header.Hash()))
 }
 
@@ -117,7 +118,8 @@ func naiveStage(states []State, d *bitcoin.Deployment, height int) Stage {
 	case Started:
 		count := 0
 		for i := height - int(d.Period); i < height; i++ {
-			if version := uint32(states[i].Header.Version); version>>29 == 1 && version>>d.Bit&1 == 1 {
+			version := uint32(states[i].Header.Version)
+			if version>>29 == 1 && version>>d.Bit&1 == 1 {
 				count++
 			}
 		}
@@ -184,7 +186,8 @@ func TestVersionBits(t *testing.T) {
 			}
 			signals := next == Started || next == LockedIn
 			if got := s.BlockVersion()>>d.Bit&1 == 1; got != signals {
-				t.Fatalf("seed %d, height %d: next version signals %v in stage %v", seed, i, got, next)
+				t.Fatalf("seed %d, height %d: next version signals %v in stage %v",
+					seed, i, got, next)
 			}
 			if s.Activation(bitcoin.Taproot).Stage != Active { // always, on regtest
 				t.Fatalf("height %d: taproot is %v", i, s.Activation(bitcoin.Taproot).Stage)
@@ -219,23 +222,29 @@ func TestActivationFigures(t *testing.T) {
 		active          bitcoin.Height
 	}{
 		{height: 9, stage: Defined, next: Started, elapsed: 10, count: 9, possible: true},
-		{height: 10, stage: Started, next: Started, since: 10, elapsed: 1, count: 1, possible: true},
-		{height: 13, stage: Started, next: Started, since: 10, elapsed: 4, count: 2, possible: true},
-		{height: 19, stage: Started, next: LockedIn, since: 10, elapsed: 10, count: 8, possible: true},
+		{height: 10, stage: Started, next: Started, since: 10, elapsed: 1, count: 1,
+			possible: true},
+		{height: 13, stage: Started, next: Started, since: 10, elapsed: 4, count: 2,
+			possible: true},
+		{height: 19, stage: Started, next: LockedIn, since: 10, elapsed: 10, count: 8,
+			possible: true},
 		{height: 20, stage: LockedIn, next: LockedIn, since: 20, elapsed: 1, count: 1},
 		{height: 30, stage: LockedIn, next: LockedIn, since: 20, elapsed: 1, count: 1},
-		{height: 49, stage: LockedIn, next: Active, since: 20, elapsed: 10, count: 10, known: true, active: 50},
+		{height: 49, stage: LockedIn, next: Active, since: 20, elapsed: 10, count: 10,
+			known: true, active: 50},
 		{height: 55, stage: Active, next: Active, since: 50, elapsed: 6, count: 6, possible: true,
 			known: true, active: 50},
 	} {
 		s := &chain.states[want.height]
 		a := s.Activation(bitcoin.TestDummy)
 		got := fmt.Sprint(a.Stage, a.Next, a.Since, a.Elapsed, a.Count, a.Possible)
-		expected := fmt.Sprint(want.stage, want.next, want.since, want.elapsed, want.count, want.possible)
+		expected := fmt.Sprint(want.stage, want.next, want.since, want.elapsed, want.count,
+			want.possible)
 		if got != expected {
 			t.Errorf("height %d: %v, want %v", want.height, got, expected)
 		}
-		if active, known := s.ActiveSince(bitcoin.TestDummy); active != want.active || known != want.known {
+		active, known := s.ActiveSince(bitcoin.TestDummy)
+		if active != want.active || known != want.known {
 			t.Errorf("height %d: active since %d, %v", want.height, active, known)
 		}
 	}
@@ -321,11 +330,12 @@ func TestMinDifficulty(t *testing.T) {
 		for _, row := range []struct {
 			seconds, want uint32
 		}{
-			{1200, hard}, {1201, limit}, {1200, hard}, {1201, limit}, {5000, limit}, {1, hard}, {1201, limit},
+			{1200, hard}, {1201, limit}, {1200, hard}, {1201, limit}, {5000, limit},
+			{1, hard}, {1201, limit},
 		} {
 			if step(row.seconds); chain.tip().Header.Bits != row.want {
-				t.Errorf("%s, height %d, after %d s: target %08x, want %08x", net.Name, chain.tip().Height,
-					row.seconds, chain.tip().Header.Bits, row.want)
+				t.Errorf("%s, height %d, after %d s: target %08x, want %08x", net.Name,
+					chain.tip().Height, row.seconds, chain.tip().Header.Bits, row.want)
 			}
 		}
 		for chain.tip().Height%interval != interval-2 {
@@ -333,7 +343,8 @@ func TestMinDifficulty(t *testing.T) {
 		}
 		step(1201) // an easy block at the end of the period
 		s := chain.tip()
-		from := limit // testnet3 goes on from the easy block, testnet4 from the first block of the period
+		// Testnet3 goes on from the easy block, testnet4 from the first block of the period.
+		from := limit
 		if net.EnforceBIP94 {
 			from = hard
 		}
@@ -358,7 +369,9 @@ func TestRegtestNeverRetargets(t *testing.T) {
 
 func TestEquivalentTime(t *testing.T) {
 	net := bitcoin.Mainnet()
-	work := func(blocks uint32) bitcoin.Uint256 { return bitcoin.Work(0x1d00ffff).MulUint32(blocks) }
+	work := func(blocks uint32) bitcoin.Uint256 {
+		return bitcoin.Work(0x1d00ffff).MulUint32(blocks)
+	}
 	for _, test := range []struct {
 		to, from bitcoin.Uint256
 		want     int64
@@ -397,10 +410,16 @@ func TestAssumeValid(t *testing.T) {
 		{"assumevalid=0 (always verify)", func(a *AssumeValid) { a.Configured = false }},
 		{"assumevalid hash not in headers", func(a *AssumeValid) { a.Known = false }},
 		{"block not in assumevalid chain", func(a *AssumeValid) { a.Ancestor = false }},
-		{"block height above assumevalid height", func(a *AssumeValid) { a.Ancestor, a.Height = false, 9 }},
+		{"block height above assumevalid height", func(a *AssumeValid) {
+			a.Ancestor, a.Height = false, 9
+		}},
 		{"block not in best header chain", func(a *AssumeValid) { a.InBest = false }},
-		{"best header chainwork below minimumchainwork", func(a *AssumeValid) { a.MinWork = weeks(4) }},
-		{"block too recent relative to best header", func(a *AssumeValid) { a.BestWork = weeks(2) }},
+		{"best header chainwork below minimumchainwork", func(a *AssumeValid) {
+			a.MinWork = weeks(4)
+		}},
+		{"block too recent relative to best header", func(a *AssumeValid) {
+			a.BestWork = weeks(2)
+		}},
 	} {
 		a := valid
 		test.spoil(&a)
@@ -421,7 +440,8 @@ func TestCheckHeader(t *testing.T) {
 	}
 	s := *chain.tip() // the next one begins a period
 	now := time.Unix(int64(s.Header.Time)+600, 999_000_000)
-	valid := bitcoin.Header{Version: VersionTopBits, PrevBlock: s.Hash, Time: s.Header.Time + 600, Bits: 0x207fffff}
+	valid := bitcoin.Header{Version: VersionTopBits, PrevBlock: s.Hash,
+		Time: s.Header.Time + 600, Bits: 0x207fffff}
 	for _, test := range []struct {
 		want    string // reason, or empty
 		kind    Kind
@@ -433,11 +453,17 @@ func TestCheckHeader(t *testing.T) {
 		{"", 0, func(h *bitcoin.Header) { h.Time = s.Header.Time - 600 }},
 		{"bad-diffbits", KindInvalidHeader, func(h *bitcoin.Header) { h.Bits-- }},
 		{"prev-blk-not-found", KindMissingPrev, func(h *bitcoin.Header) { h.PrevBlock[3]++ }},
-		{"time-too-old", KindInvalidHeader, func(h *bitcoin.Header) { h.Time = s.MedianTimePast() }},
-		{"time-timewarp-attack", KindInvalidHeader, func(h *bitcoin.Header) { h.Time = s.Header.Time - 601 }},
+		{"time-too-old", KindInvalidHeader, func(h *bitcoin.Header) {
+			h.Time = s.MedianTimePast()
+		}},
+		{"time-timewarp-attack", KindInvalidHeader, func(h *bitcoin.Header) {
+			h.Time = s.Header.Time - 601
+		}},
 		{"time-too-new", KindTimeFuture, func(h *bitcoin.Header) { h.Time += 7201 }},
 		{"bad-version(0x00000003)", KindInvalidHeader, func(h *bitcoin.Header) { h.Version = 3 }},
-		{"bad-version(0xe0000000)", KindInvalidHeader, func(h *bitcoin.Header) { h.Version = -1 << 29 }},
+		{"bad-version(0xe0000000)", KindInvalidHeader, func(h *bitcoin.Header) {
+			h.Version = -1 << 29
+		}},
 	} {
 		h := valid
 		test.corrupt(&h)
@@ -460,7 +486,8 @@ func TestHeaderVersions(t *testing.T) {
 	for height, least := range []int32{-1 << 31, 2, 3, 4} {
 		s := *chain.tip()
 		for _, version := range []int32{-1 << 31, -1, 0, 1, 2, 3, 4, VersionTopBits} {
-			h := bitcoin.Header{Version: version, PrevBlock: s.Hash, Time: s.Header.Time + 600, Bits: 0x207fffff}
+			h := bitcoin.Header{Version: version, PrevBlock: s.Hash, Time: s.Header.Time + 600,
+				Bits: 0x207fffff}
 			solve(net, &h)
 			want := ""
 			if version < least {

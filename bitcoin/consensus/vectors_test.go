@@ -69,7 +69,8 @@ func TestMainnetRetargets(t *testing.T) {
 			t.Errorf("height %d: target %08x, want %08x", height, got, header.Bits)
 		}
 		if !PermittedTransition(net, height, last.Bits, header.Bits) {
-			t.Errorf("height %d: transition from %08x to %08x not permitted", height, last.Bits, header.Bits)
+			t.Errorf("height %d: transition from %08x to %08x not permitted",
+				height, last.Bits, header.Bits)
 		}
 		if header.PrevBlock != s.Hash {
 			t.Errorf("height %d does not follow", height)
@@ -99,12 +100,14 @@ func TestPermittedTransition(t *testing.T) {
 		{main, 2016, 0x1d00ffff, 0x1d010000, false},
 		{main, 2017, 0x1c05a3f4, 0x1c05a3f4, true}, // no change within a period
 		{main, 2017, 0x1c05a3f4, 0x1c05a3f3, false},
-		{bitcoin.Testnet4(), 2017, 0x1c05a3f4, 0x1d00ffff, true}, // where blocks may be easy, anything
+		// Where blocks may be easy, anything is.
+		{bitcoin.Testnet4(), 2017, 0x1c05a3f4, 0x1d00ffff, true},
 		{bitcoin.Regtest(), 2017, 0x207fffff, 0x1d00ffff, true},
 	} {
 		got := PermittedTransition(test.net, test.height, test.old, test.now)
 		if got != test.want {
-			t.Errorf("%s, height %d, %08x to %08x: %v", test.net.Name, test.height, test.old, test.now, got)
+			t.Errorf("%s, height %d, %08x to %08x: %v",
+				test.net.Name, test.height, test.old, test.now, got)
 		}
 	}
 }
