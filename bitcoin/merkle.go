@@ -29,12 +29,16 @@ func merkleRoot(nodes []Hash) (root Hash, mutated bool) {
 	return nodes[0], mutated
 }
 
-// hashPairs writes the double hash of each pair of nodes over the first half of nodes.
-func hashPairs(nodes []Hash) {
-	var pair [64]byte
+// hashPairsGeneric is hashPairs where the processor has nothing better.
+func hashPairsGeneric(nodes []Hash) {
 	for i := 0; i+1 < len(nodes); i += 2 {
-		copy(pair[:32], nodes[i][:])
-		copy(pair[32:], nodes[i+1][:])
-		nodes[i/2] = DoubleHash(pair[:])
+		nodes[i/2] = hashPair(&nodes[i], &nodes[i+1])
 	}
+}
+
+func hashPair(left, right *Hash) Hash {
+	var pair [64]byte
+	copy(pair[:32], left[:])
+	copy(pair[32:], right[:])
+	return DoubleHash(pair[:])
 }

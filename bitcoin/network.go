@@ -1,7 +1,6 @@
 package bitcoin
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -52,7 +51,7 @@ type Network struct {
 	MinBIP9WarningHeight Height // unknown signals below it are old ones
 	Deployments          [NumDeployments]Deployment
 	ScriptExceptions     []ScriptException
-	SignetChallenge      []byte // script that each block's solution must satisfy (BIP 325); else nil
+	SignetChallenge      []byte // script that signs each block (BIP 325); else nil
 
 	// For the node.
 	Snapshots        []Snapshot // coins that loadtxoutset accepts
@@ -218,11 +217,13 @@ func (n *Network) WithVersionBits(arg string) (*Network, error) {
 	return nil, coreError("Invalid deployment (%s)", part[0])
 }
 
-// coreError returns an error in Core's words, which begin with a capital letter and may end in a
-// full stop: tests and users look for them.
-func coreError(format string, args ...any) error {
-	return errors.New(fmt.Sprintf(format, args...))
-}
+// coreText is an error in Core's words, which begin with a capital letter and may end in a full
+// stop: tests and users look for them.
+type coreText string
+
+func (e coreText) Error() string { return string(e) }
+
+func coreError(format string, args ...any) error { return coreText(fmt.Sprintf(format, args...)) }
 
 // parseInteger reads a decimal number as Core's ToIntegral does: without a plus sign.
 func parseInteger(s string, bits int) (int64, bool) {
