@@ -22,23 +22,32 @@ func NewMemory() *Memory {
 	return &Memory{values: make(map[string][]byte), bodies: make(map[mail.ID][]byte)}
 }
 
-type memoryBody struct{ bytes.Buffer }
+type memoryBody struct {
+	bytes.Buffer
+	id     mail.ID
+	prefix []byte
+}
+
+func (b *memoryBody) Seal(prefix []byte) error {
+	b.prefix = bytes.Clone(prefix)
+	return nil
+}
 
 func (b *memoryBody) Abort() {}
 
 // NewBody is as Store has it.
-func (m *Memory) NewBody(mail.ID) (Body, error) { return new(memoryBody), nil }
+func (m *Memory) NewBody(id mail.ID) (Body, error) { return &memoryBody{id: id}, nil }
 
 // Commit is as Store has it.
 func (m *Memory) Commit(g *Group) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, b := range g.Bodies {
-		body, ok := b.Body.(*memoryBody)
+		body, ok := b.(*memoryBody)
 		if !ok {
-			return fmt.Errorf("body %v is not of this store", b.ID)
+			return fmt.Errorf("body of type %T is not of this store", b)
 		}
-		m.bodies[b.ID] = append(bytes.Clone(b.Prefix), body.Bytes()...)
+		m.bodies[body.id] = append(body.prefix, body.Bytes()...)
 	}
 	for _, w := range g.Writes {
 		m.write(string(w.Key), w.Value)

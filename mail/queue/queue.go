@@ -9,6 +9,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -68,11 +69,41 @@ type Delivery struct {
 // Outcome is what became of one recipient in one attempt.
 type Outcome uint8
 
+// String returns the outcome in one word.
+func (o Outcome) String() string {
+	switch o {
+	case Deferred:
+		return "deferred"
+	case Delivered:
+		return "delivered"
+	case Failed:
+		return "failed"
+	case Dropped:
+		return "dropped"
+	}
+	return fmt.Sprintf("outcome %d", uint8(o))
+}
+
+// MarshalText makes an Outcome a JSON string.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (o *Outcome) UnmarshalText(b []byte) error {
+	for c := Deferred; c <= Dropped; c++ {
+		if c.String() == string(b) {
+			*o = c
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown outcome %q", b)
+}
+
 // The outcomes.
 const (
 	Deferred  Outcome = iota // to be tried again
 	Delivered                // handed over: in the mailbox, or taken by the next server
 	Failed                   // refused for good
+	Dropped                  // removed by the operator; a Deliverer does not say so
 )
 
 // Result is the outcome of one attempt for one recipient.
@@ -92,12 +123,17 @@ type Result struct {
 	// looked up, connected to or spoken with, or it takes no mail for now (421, TLS policy). The queue
 	// then slows the route down, and may spare other messages the attempt.
 	Unreachable bool `json:"unreachable,omitempty"`
+	// Expired says that the queue gave up because of the age of the message: the words are those of the
+	// last attempt. The queue sets it.
+	Expired bool `json:"expired,omitempty"`
 }
 
 // Receipt is what Commit promises for.
 type Receipt struct {
 	ID    mail.ID `json:"id"`
 	Index uint64  `json:"index"` // of the acceptance in the log
+	// Origin is the name of the log: a reply says "log=<origin>#<index>".
+	Origin string `json:"origin"`
 }
 
 // Reporter writes the delivery status notifications that the queue sends back (RFC 3461, RFC 3464). It is

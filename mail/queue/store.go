@@ -44,10 +44,13 @@ type Store interface {
 	Close() error
 }
 
-// Body is a message on its way into the store.
+// Body is a message on its way into the store. One goroutine uses it at a time.
 type Body interface {
-	// Write takes octets. It returns ErrFull where they do not fit; the body can then only be aborted.
+	// Write takes octets and stores them as one piece, or some large ones: many small writes are dear. It
+	// returns ErrFull where they do not fit; the body can then only be aborted.
 	io.Writer
+	// Seal ends the body and puts prefix in front of all that was written.
+	Seal(prefix []byte) error
 	// Abort gives the body up. It does nothing after the Commit that named it.
 	Abort()
 }
@@ -61,16 +64,9 @@ type BodyReader interface {
 
 // Group is what one Commit makes durable together.
 type Group struct {
-	Writes []Write     // in order: of two of one key the later counts
-	Bodies []BodyWrite // new bodies
-	Drop   []mail.ID   // bodies no longer wanted
-}
-
-// BodyWrite is a new body and what goes in front of it.
-type BodyWrite struct {
-	ID     mail.ID
-	Prefix []byte
-	Body   Body // of the same store
+	Writes []Write   // in order: of two of one key the later counts
+	Bodies []Body    // new bodies of this store, sealed
+	Drop   []mail.ID // bodies of earlier groups that are no longer wanted; one that is not there is no error
 }
 
 // Section is the Journal's part of a Store, as of the last Commit.
