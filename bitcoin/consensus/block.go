@@ -19,14 +19,15 @@ const (
 
 // CheckBlock judges what can be said of a block by itself (Bitcoin Core validation.cpp,
 // CheckBlock). The witnesses are not looked at, for what they must be is known only where the block
-// stands in a chain: see CheckBlockAt.
+// stands in a chain: see CheckBlockAt. Who takes blocks from strangers asks IsMutated first: a copy
+// of a signet block that was tampered with has no solution, which would count as its miner's fault.
 func CheckBlock(net *bitcoin.Network, b *bitcoin.Block, skip Skip) error {
 	return checkBlock(net, b, b.Hash(), skip, make([]uint32, len(b.Txs)))
 }
 
 // checkBlock is CheckBlock, and sets sigOps to the legacy signature operations of each transaction.
-// All that could be the fault of whoever passed the block on comes before what is the fault of its
-// miner: else a block could be made to look invalid by tampering with a copy.
+// What could be the fault of whoever passed the block on comes before the transactions, which are
+// the fault of its miner: else a block could be made to look invalid by tampering with a copy.
 func checkBlock(
 	net *bitcoin.Network, b *bitcoin.Block, hash bitcoin.Hash, skip Skip, sigOps []uint32,
 ) error {

@@ -39,7 +39,7 @@ func Signals(version int32, bit uint8) bool {
 // tally is the stage that a block is in and the signals of its period, the block's own included.
 type tally struct {
 	stage Stage
-	count uint16
+	count uint16 // a period has some 2,000 blocks
 }
 
 // count fills in the tallies of a header; before is the State of its parent.

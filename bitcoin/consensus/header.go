@@ -78,14 +78,14 @@ func invalidHeader(reason, debug string) error { return &Error{KindInvalidHeader
 
 // NextBits returns the compact target of the next header, were its time this (Bitcoin Core pow.cpp,
 // GetNextWorkRequired).
-func (s *State) NextBits(time uint32) uint32 {
+func (s *State) NextBits(when uint32) uint32 {
 	net := s.Network
 	switch {
 	case (s.Height+1)%net.RetargetInterval() == 0:
 		return s.retarget()
 	case !net.AllowMinDifficulty:
 		return s.Header.Bits
-	case int64(time) > int64(s.Header.Time)+2*int64(net.TargetSpacing.Seconds()):
+	case int64(when) > int64(s.Header.Time)+2*int64(net.TargetSpacing.Seconds()):
 		return bitcoin.TargetToCompact(net.PowLimit)
 	}
 	return s.hardBits
