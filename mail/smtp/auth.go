@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// ErrNoUser is what Config.Scram returns where there is no such user. The client cannot tell it from a
-// wrong password.
+// ErrNoUser is what Config.Scram returns where there is no such user. The client cannot tell it
+// from a wrong password.
 var ErrNoUser = errors.New("no such user")
 
 // ScramKeys is what SCRAM-SHA-256 stores of a password (RFC 5802, section 3).
@@ -33,10 +33,10 @@ const maxAuthFails = 3
 
 var (
 	errAuth      = &Reply{Code: 535, Enhanced: "5.7.8", Text: "authentication failed"}
-	errAuthz     = &Reply{Code: 535, Enhanced: "5.7.8", Text: "authentication failed: nobody may act for another here"}
+	errAuthz     = &Reply{Code: 535, Enhanced: "5.7.8", Text: "nobody may act for another here"}
 	errAuthSyn   = &Reply{Code: 501, Enhanced: "5.5.2", Text: "malformed response"}
 	errAuthGone  = &Reply{Code: 501, Enhanced: "5.0.0", Text: "authentication cancelled"}
-	errAuthLong  = &Reply{Code: 500, Enhanced: "5.5.6", Text: "authentication exchange line is too long"}
+	errAuthLong  = &Reply{Code: 500, Enhanced: "5.5.6", Text: "authentication line is too long"}
 	errAuthState = errors.New("connection lost while authenticating")
 )
 
@@ -51,9 +51,9 @@ func (c *Conn) mechanisms() string {
 	var m []string
 	if c.v.cfg.Scram != nil {
 		if c.state != nil {
-			m = append(m, "SCRAM-SHA-256-PLUS")
+			m = append(m, scramName+plusSuffix)
 		}
-		m = append(m, "SCRAM-SHA-256")
+		m = append(m, scramName)
 	}
 	if c.v.cfg.Password != nil {
 		m = append(m, "PLAIN", "LOGIN")
@@ -93,8 +93,10 @@ func (c *Conn) auth(arg string) {
 	switch {
 	case (mech == "PLAIN" || mech == "LOGIN") && c.v.cfg.Password != nil:
 		a.User, a.Account, a.Err = x.password(mech)
-	case strings.HasPrefix(mech, "SCRAM-SHA-256") && strings.Contains(" "+c.mechanisms()+" ", " "+mech+" "):
-		a.User, a.Account, a.Err = x.scram(strings.HasSuffix(mech, "-PLUS"))
+	case mech == scramName && c.v.cfg.Scram != nil:
+		a.User, a.Account, a.Err = x.scram(false)
+	case mech == scramName+plusSuffix && c.v.cfg.Scram != nil && c.state != nil:
+		a.User, a.Account, a.Err = x.scram(true)
 	default:
 		c.fault(504, "5.5.4", "mechanism not known here")
 		return
@@ -124,7 +126,8 @@ func (c *Conn) authEnded(a AuthAttempt) {
 	var r *Reply
 	if !errors.As(a.Err, &r) || r.Code < 400 || r.Code > 599 {
 		if !errors.Is(a.Err, ErrNoUser) {
-			c.v.cfg.Log.Info("authentication failed", "peer", c.remote, "mechanism", a.Mechanism, "err", a.Err)
+			c.v.cfg.Log.Info("authentication failed", "peer", c.remote,
+				"mechanism", a.Mechanism, "err", a.Err)
 		}
 		r = errAuth
 	}
@@ -145,8 +148,8 @@ type exchange struct {
 	hasInitial bool
 }
 
-// ask sends a challenge and returns the response to it; an initial response is taken first, where the
-// challenge is empty.
+// ask sends a challenge and returns the response to it; an initial response is taken first, where
+// the challenge is empty.
 func (x *exchange) ask(challenge []byte) ([]byte, error) {
 	if x.hasInitial && challenge == nil {
 		x.hasInitial = false
@@ -188,7 +191,8 @@ func decodeBase64(s string) ([]byte, error) {
 	return b, nil
 }
 
-// password is PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login, which many clients still prefer).
+// password is PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login, which many clients still
+// prefer).
 func (x *exchange) password(mech string) (user, account string, err error) {
 	var pass string
 	if mech == "PLAIN" {

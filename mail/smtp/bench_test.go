@@ -1,3 +1,5 @@
+//go:build unix
+
 package smtp
 
 import (
@@ -102,8 +104,8 @@ func BenchmarkEngine(b *testing.B) {
 	}
 }
 
-// BenchmarkServer sends messages over loopback; the client, which is in the same process, does next to
-// nothing but system calls. cpu-us/msg is both.
+// BenchmarkServer sends messages over loopback; the client, which is in the same process, does next
+// to nothing but system calls. cpu-us/msg is both.
 func BenchmarkServer(b *testing.B) {
 	for _, layer := range []string{"plain", "tls"} {
 		for _, size := range benchSizes {
@@ -186,8 +188,8 @@ func BenchmarkClient(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle reports the resident memory of a connection that has said EHLO and waits. The clients are
-// in the same process, but for the goroutine they are bare sockets without buffers.
+// BenchmarkIdle reports the resident memory of a connection that has said EHLO and waits. The
+// clients are in the same process, but for the goroutine they are bare sockets without buffers.
 func BenchmarkIdle(b *testing.B) {
 	for _, layer := range []string{"plain", "tls"} {
 		b.Run(layer, func(b *testing.B) {

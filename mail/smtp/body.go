@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// Stray says what to do with a message in which a CR or LF stands alone (RFC 5321, section 2.3.8: they
-// "MUST NOT" be sent). Neither ever ends a message, whatever is chosen here.
+// Stray says what to do with a message in which a CR or LF stands alone (RFC 5321, section 2.3.8:
+// they "MUST NOT" be sent). Neither ever ends a message, whatever is chosen here.
 type Stray uint8
 
 const (
@@ -25,10 +25,10 @@ var (
 	errFraming = errors.New("no telling where the next command begins")
 )
 
-// body reads one message off a wire: what comes after DATA without the dots, or chunks of BDAT. It is what
-// a Session reads; Read and WriteTo hand out slices of the wire's buffer. The message has only arrived when
-// they have reported its end: an error before is either a refusal, which the client will hear once the
-// message is read over, or the loss of the connection.
+// body reads one message off a wire: what comes after DATA without the dots, or chunks of BDAT. It
+// is what a Session reads; Read and WriteTo hand out slices of the wire's buffer. The message has
+// only arrived when they have reported its end: an error before is either a refusal, which the
+// client will hear once the message is read over, or the loss of the connection.
 type body struct {
 	x     *wire
 	stray Stray
@@ -103,7 +103,8 @@ func (b *body) chunk() ([]byte, error) {
 	}
 }
 
-// finish reads over what is left of the message, to its true end, or of the chunk if that is enough.
+// finish reads over what is left of the message, to its true end, or of the chunk if that is
+// enough.
 func (b *body) finish(onlyChunk bool) error {
 	for !b.done && b.err == nil && !(onlyChunk && !b.dots && b.left == 0) {
 		if b.refusal == nil {
@@ -118,8 +119,8 @@ func (b *body) finish(onlyChunk bool) error {
 	return b.err
 }
 
-// scan consumes some of the wire and returns a piece of content; none where it had to wait, or found the
-// end or a fault.
+// scan consumes some of the wire and returns a piece of content; none where it had to wait, or
+// found the end or a fault.
 func (b *body) scan() []byte {
 	p := b.scanRun()
 	b.n += int64(len(p))
@@ -157,8 +158,8 @@ func (b *body) scanRun() []byte {
 	return run[start:end]
 }
 
-// window returns the octets of the buffer that belong to the message and how many of them to read over at
-// their beginning: a dot. It is not ok where there are none yet, or no more.
+// window returns the octets of the buffer that belong to the message and how many of them to read
+// over at their beginning: a dot. It is not ok where there are none yet, or no more.
 func (b *body) window() (run []byte, start int, ok bool) {
 	if !b.dots {
 		return b.chunkWindow()
@@ -174,8 +175,8 @@ func (b *body) window() (run []byte, start int, ok bool) {
 		b.fill()
 		return nil, 0, false
 	case in[1] == '\r' && in[2] == '\n':
-		// RFC 5321, section 4.1.1.4: nothing but this ends the message, and only at the beginning of
-		// a line that follows a CRLF.
+		// RFC 5321, section 4.1.1.4: nothing but this ends the message, and only at the beginning
+		// of a line that follows a CRLF.
 		b.x.r += 3
 		b.done = true
 		return nil, 0, false
@@ -248,10 +249,10 @@ func (b *body) fill() {
 	}
 }
 
-// survey looks at text of which the octet before is no CR. It returns how much of it can be handed out at
-// once: with stopAtDot not further than to a line that begins with a dot, and never a CR at the very end,
-// of which nobody knows yet whether it stands alone. It counts the line ends in that part and says
-// whether the part has nothing but CRLF for line ends, and no NUL.
+// survey looks at text of which the octet before is no CR. It returns how much of it can be handed
+// out at once: with stopAtDot not further than to a line that begins with a dot, and never a CR at
+// the very end, of which nobody knows yet whether it stands alone. It counts the line ends in that
+// part and says whether the part has nothing but CRLF for line ends, and no NUL.
 func survey(text []byte, stopAtDot bool) (end, lines int, clean bool) {
 	end, clean = len(text), true
 	if end > 0 && text[end-1] == '\r' {
@@ -279,7 +280,8 @@ func survey(text []byte, stopAtDot bool) (end, lines int, clean bool) {
 	return end, lines, clean
 }
 
-// loneCR deals with a window that holds nothing but a CR (after a dot to be read over, if start is 1).
+// loneCR deals with a window that holds nothing but a CR (after a dot to be read over, if start is
+// 1).
 func (b *body) loneCR(run []byte, start int) []byte {
 	if b.dots || int64(len(run)) < b.left {
 		b.fill()
@@ -290,8 +292,8 @@ func (b *body) loneCR(run []byte, start int) []byte {
 	return nil
 }
 
-// impure deals with a run that has a stray CR or LF or a NUL in it: it refuses the message, or hands out
-// what is before the first of them, or mends it.
+// impure deals with a run that has a stray CR or LF or a NUL in it: it refuses the message, or
+// hands out what is before the first of them, or mends it.
 func (b *body) impure(run []byte, start int) []byte {
 	at := start + firstStray(run[start:])
 	if b.stray == RejectStray || run[at] == 0 {

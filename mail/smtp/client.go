@@ -25,7 +25,8 @@ type ClientConfig struct {
 	Hello string // our host name or address literal
 	LMTP  bool   // RFC 2033
 
-	// NoChunking and NoPipelining do without what the server offers, for servers that offer it wrongly.
+	// NoChunking and NoPipelining do without what the server offers, for servers that offer it
+	// wrongly.
 	NoChunking, NoPipelining bool
 	// PlaintextAuth allows Auth without TLS.
 	PlaintextAuth bool
@@ -51,8 +52,8 @@ func (c *ClientConfig) fill() {
 	}
 }
 
-// Client is one connection to a server. It is not safe for concurrent use. After an error that is no *Reply
-// the connection is of no more use; Reusable tells.
+// Client is one connection to a server. It is not safe for concurrent use. After an error that is
+// no *Reply the connection is of no more use; Reusable tells.
 type Client struct {
 	x   wire
 	cfg ClientConfig
@@ -68,26 +69,26 @@ type Client struct {
 	dirty bool  // a transaction may be open: RSET must come before the next
 }
 
-// Errors of a Client about what the server does not offer, or the caller did not heed. Nothing of the
-// message has been sent, and the connection is as good as before.
+// Errors of a Client about what the server does not offer, or the caller did not heed. Nothing of
+// the message has been sent, and the connection is as good as before.
 var (
 	ErrNoStartTLS     = errors.New("server does not offer STARTTLS")
 	ErrNoAuth         = errors.New("server offers no mechanism of AUTH that can be used")
-	ErrNeeds8BitMIME  = errors.New("message has 8-bit content and the server does not offer 8BITMIME")
-	ErrNeedsBinary    = errors.New("message is BINARYMIME and the server does not offer BINARYMIME and CHUNKING")
+	ErrNeeds8BitMIME  = errors.New("message is 8-bit and the server does not offer 8BITMIME")
+	ErrNeedsBinary    = errors.New("message is BINARYMIME, which the server does not offer")
 	ErrNeedsSMTPUTF8  = errors.New("message needs SMTPUTF8 and the server does not offer it")
-	ErrNeedsTLS       = errors.New("message demands REQUIRETLS and the server, or the connection, has it not")
+	ErrNeedsTLS       = errors.New("message demands REQUIRETLS, which is not to be had here")
 	ErrNeedsHold      = errors.New("message is to be held longer than the server offers to")
 	ErrTooLarge       = errors.New("message is larger than the server takes")
 	ErrMalformed      = errors.New("message has a bare CR, a bare LF or a NUL in it")
 	ErrAddress        = errors.New("address cannot be sent")
-	ErrNoMoreMessages = errors.New("server takes no more messages on this connection (LIMITS MAILMAX)")
+	ErrNoMoreMessages = errors.New("server takes no more messages on this connection (MAILMAX)")
 )
 
 var errUnasked = errors.New("server sent a reply that nobody asked for")
 
-// NewClient returns a client for a connection, over TLS if that is a *tls.Conn after its handshake. Hello
-// comes next.
+// NewClient returns a client for a connection, over TLS if that is a *tls.Conn after its handshake.
+// Hello comes next.
 func NewClient(conn net.Conn, cfg ClientConfig) *Client {
 	cfg.fill()
 	c := &Client{cfg: cfg}
@@ -148,8 +149,8 @@ func (c *Client) Extensions() Extensions { return c.ext }
 // TLS returns the state of the connection's TLS; nil for plaintext.
 func (c *Client) TLS() *tls.ConnectionState { return c.state }
 
-// Peer returns what is known of the server: the address, and version, cipher and certificate of its TLS.
-// Its name is for the caller, who looked it up, to add.
+// Peer returns what is known of the server: the address, and version, cipher and certificate of its
+// TLS. Its name is for the caller, who looked it up, to add.
 func (c *Client) Peer() mail.Peer {
 	p := mail.Peer{}
 	if a := c.x.sock.RemoteAddr(); a != nil {
@@ -169,8 +170,8 @@ func (c *Client) Peer() mail.Peer {
 	return p
 }
 
-// StartTLS upgrades the connection and introduces us anew: what the server said in the clear is forgotten
-// (RFC 3207, section 4.2).
+// StartTLS upgrades the connection and introduces us anew: what the server said in the clear is
+// forgotten (RFC 3207, section 4.2).
 func (c *Client) StartTLS(ctx context.Context, cfg *tls.Config) error {
 	if !c.ext.StartTLS {
 		return ErrNoStartTLS
@@ -196,8 +197,9 @@ func (c *Client) StartTLS(ctx context.Context, cfg *tls.Config) error {
 	return c.hello(ctx)
 }
 
-// Reusable reports whether another message can be sent on the connection: it has not failed, the server has
-// neither closed it nor said anything in the meantime, as far as one can see, and its LIMITS allow.
+// Reusable reports whether another message can be sent on the connection: it has not failed, the
+// server has neither closed it nor said anything in the meantime, as far as one can see, and its
+// LIMITS allow.
 func (c *Client) Reusable() bool {
 	return c.quiet() == nil && (c.ext.MailMax == 0 || c.mails < c.ext.MailMax)
 }
@@ -226,8 +228,8 @@ func (c *Client) simple(ctx context.Context, line string) error {
 	return nil
 }
 
-// Quit says goodbye and closes the connection. The error tells whether the server answered; the connection
-// is closed in any case.
+// Quit says goodbye and closes the connection. The error tells whether the server answered; the
+// connection is closed in any case.
 func (c *Client) Quit(ctx context.Context) error {
 	var err error
 	if c.dead == nil {
@@ -245,7 +247,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// heed makes the end of ctx end whatever the client waits for, until the function it returns is called.
+// heed makes the end of ctx end whatever the client waits for, until the function it returns is
+// called.
 func (c *Client) heed(ctx context.Context) func() {
 	stop := context.AfterFunc(ctx, func() {
 		c.stop.Store(true)
@@ -280,7 +283,8 @@ func (c *Client) ask(ctx context.Context, line string) (Reply, error) {
 	return c.askWithin(ctx, line, c.cfg.CommandTimeout)
 }
 
-func (c *Client) askWithin(ctx context.Context, line string, patience time.Duration) (Reply, error) {
+func (c *Client) askWithin(ctx context.Context, line string,
+	patience time.Duration) (Reply, error) {
 	if err := c.quiet(); err != nil {
 		return Reply{}, err
 	}
@@ -289,8 +293,8 @@ func (c *Client) askWithin(ctx context.Context, line string, patience time.Durat
 	return c.reply(ctx, patience)
 }
 
-// quiet makes sure that the server has not spoken out of turn: what it sent would be taken for the reply to
-// what we send next.
+// quiet makes sure that the server has not spoken out of turn: what it sent would be taken for the
+// reply to what we send next.
 func (c *Client) quiet() error {
 	if c.dead != nil {
 		return c.dead

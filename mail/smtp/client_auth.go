@@ -17,8 +17,8 @@ import (
 )
 
 // Auth authenticates with the strongest mechanism that the server offers: SCRAM-SHA-256-PLUS,
-// SCRAM-SHA-256, PLAIN, LOGIN. A refusal is a *Reply among the errors. It does nothing without TLS, unless
-// ClientConfig.PlaintextAuth allows it.
+// SCRAM-SHA-256, PLAIN, LOGIN. A refusal is a *Reply among the errors. It does nothing without TLS,
+// unless ClientConfig.PlaintextAuth allows it.
 func (c *Client) Auth(ctx context.Context, user, password string) error {
 	if c.dead != nil {
 		return c.dead
@@ -29,7 +29,7 @@ func (c *Client) Auth(ctx context.Context, user, password string) error {
 	defer c.heed(ctx)()
 	e := &c.ext
 	switch {
-	case c.state != nil && e.offersAuth(scramName+"-PLUS"):
+	case c.state != nil && e.offersAuth(scramName+plusSuffix):
 		return c.authScram(ctx, user, password, true)
 	case e.offersAuth(scramName):
 		return c.authScram(ctx, user, password, false)
@@ -45,8 +45,7 @@ func (c *Client) authPlain(ctx context.Context, user, password string) error {
 	if strings.IndexByte(user+password, 0) >= 0 {
 		return errors.New("NUL in user name or password")
 	}
-	token := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
-	return c.authDone(c.ask(ctx, "AUTH PLAIN "+token))
+	return c.authDone(c.ask(ctx, "AUTH PLAIN "+toBase64("\x00"+user+"\x00"+password)))
 }
 
 func (c *Client) authLogin(ctx context.Context, user, password string) error {
@@ -55,7 +54,7 @@ func (c *Client) authLogin(ctx context.Context, user, password string) error {
 		if err != nil || r.Code != 334 {
 			return c.authDone(r, err)
 		}
-		r, err = c.ask(ctx, base64.StdEncoding.EncodeToString([]byte(answer)))
+		r, err = c.ask(ctx, toBase64(answer))
 	}
 	return c.authDone(r, err)
 }
@@ -82,11 +81,11 @@ func (c *Client) authScram(ctx context.Context, user, password string, plus bool
 		if err != nil {
 			return fmt.Errorf("AUTH: %w", err)
 		}
-		mech, gs2, binding = scramName+"-PLUS", "p="+kind+",,", data
+		mech, gs2, binding = scramName+plusSuffix, "p="+kind+",,", data
 	}
 	nonce := newNonce()
 	bare := "n=" + escapeName(user) + ",r=" + nonce
-	serverFirst, err := c.scramStep(ctx, "AUTH "+mech+" "+base64.StdEncoding.EncodeToString([]byte(gs2+bare)))
+	serverFirst, err := c.scramStep(ctx, "AUTH "+mech+" "+toBase64(gs2+bare))
 	if err != nil {
 		return err
 	}
@@ -98,14 +97,14 @@ func (c *Client) authScram(ctx context.Context, user, password string, plus bool
 	if err != nil {
 		return c.authAbort(ctx, err)
 	}
-	withoutProof := "c=" + base64.StdEncoding.EncodeToString(append([]byte(gs2), binding...)) + ",r=" + fullNonce
+	withoutProof := "c=" + toBase64(gs2+string(binding)) + ",r=" + fullNonce
 	message := bare + "," + serverFirst + "," + withoutProof
-	final := withoutProof + ",p=" + base64.StdEncoding.EncodeToString(clientProof(salted, message))
-	verifier, err := c.scramStep(ctx, base64.StdEncoding.EncodeToString([]byte(final)))
+	final := withoutProof + ",p=" + toBase64(string(clientProof(salted, message)))
+	verifier, err := c.scramStep(ctx, toBase64(final))
 	if err != nil {
 		return err
 	}
-	want := "v=" + base64.StdEncoding.EncodeToString(sum(sum(salted, "Server Key"), message))
+	want := "v=" + toBase64(string(sum(sum(salted, "Server Key"), message)))
 	if !hmac.Equal([]byte(verifier), []byte(want)) {
 		return c.authAbort(ctx, errors.New("the server does not know the password"))
 	}
@@ -135,8 +134,8 @@ func (c *Client) authAbort(ctx context.Context, err error) error {
 	return fmt.Errorf("AUTH: %w", err)
 }
 
-// clientBinding chooses the type of channel binding: RFC 9266 has tls-exporter as the default, which before
-// TLS 1.3 depends on an extension that not every server has.
+// clientBinding chooses the type of channel binding: RFC 9266 has tls-exporter as the default,
+// which before TLS 1.3 depends on an extension that not every server has.
 func clientBinding(state *tls.ConnectionState) (kind string, data []byte, err error) {
 	kind = "tls-exporter"
 	if state.Version < tls.VersionTLS13 && len(state.PeerCertificates) > 0 {
@@ -151,7 +150,7 @@ func clientBinding(state *tls.ConnectionState) (kind string, data []byte, err er
 // parseServerFirst reads the server's first message.
 func parseServerFirst(s, nonce string) (salt []byte, iterations int, fullNonce string, err error) {
 	parts := strings.SplitN(s, ",", 4)
-	if len(parts) < 3 || !strings.HasPrefix(parts[0], "r="+nonce) || len(parts[0]) <= len("r=")+len(nonce) ||
+	if len(parts) < 3 || !strings.HasPrefix(parts[0], "r="+nonce) || parts[0] == "r="+nonce ||
 		!strings.HasPrefix(parts[1], "s=") || !strings.HasPrefix(parts[2], "i=") {
 		return nil, 0, "", errors.New("malformed challenge")
 	}
@@ -166,6 +165,8 @@ func parseServerFirst(s, nonce string) (salt []byte, iterations int, fullNonce s
 	return salt, iterations, parts[0][2:], nil
 }
 
+func toBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
 func clientProof(salted []byte, message string) []byte {
 	key := sum(salted, "Client Key")
 	stored := sha256.Sum256(key)
@@ -173,8 +174,8 @@ func clientProof(salted []byte, message string) []byte {
 	return key
 }
 
-// preparePassword maps a password as the server did when it was set: RFC 7677 asks for SASLprep, its
-// successor is the OpaqueString profile of RFC 8265.
+// preparePassword maps a password as the server did when it was set: RFC 7677 asks for SASLprep,
+// its successor is the OpaqueString profile of RFC 8265.
 func preparePassword(s string) string {
 	if p, err := precis.OpaqueString.String(s); err == nil {
 		return p

@@ -139,7 +139,8 @@ func TestAuth(t *testing.T) {
 				}
 				c.ext.Auth = strings.Fields(mechs)
 				if mechs == "SCRAM-SHA-256" {
-					// As a client that cannot bind; one that can takes this for an attack, as it should.
+					// As a client that cannot bind; one that can takes this for an attack, as it
+					// should.
 					c.state = nil
 					c.cfg.PlaintextAuth = true
 				}

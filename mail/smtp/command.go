@@ -9,8 +9,8 @@ import (
 
 // Limits on command lines, in octets with CRLF.
 const (
-	// RFC 5321, section 4.5.3.1.4, has 512; the extensions offered here add up to about 1,400 for RCPT
-	// with ORCPT of 500 characters and for MAIL.
+	// RFC 5321, section 4.5.3.1.4, has 512; the extensions offered here add up to about 1,400 for
+	// RCPT with ORCPT of 500 characters and for MAIL.
 	maxCommandLine = 2048
 	// RFC 4954, section 4: "the maximum line length ... is 12288 octets".
 	maxAuthLine = 12288
@@ -19,8 +19,8 @@ const (
 // verb is the first word of a command line, in upper case.
 type verb [16]byte
 
-// parseVerb splits a command line, without its line end, at its first space. A verb too long to be one
-// that anybody knows comes back as the zero verb.
+// parseVerb splits a command line, without its line end, at its first space. A verb too long to be
+// one that anybody knows comes back as the zero verb.
 func parseVerb(line []byte) (v verb, n int, arg []byte) {
 	i := 0
 	for i < len(line) && line[i] != ' ' {
@@ -43,8 +43,8 @@ func parseVerb(line []byte) (v verb, n int, arg []byte) {
 	return v, n, line[i:]
 }
 
-// checkLine returns the command line without its CRLF. Whatever else has a CR, LF or NUL in it is refused:
-// somebody might have counted it as a line end.
+// checkLine returns the command line without its CRLF. Whatever else has a CR, LF or NUL in it is
+// refused: somebody might have counted it as a line end.
 func checkLine(line []byte) ([]byte, error) {
 	n := len(line)
 	if n < 2 || line[n-2] != '\r' {
@@ -66,8 +66,8 @@ var (
 
 var errPath = errors.New("want an address in angle brackets")
 
-// parsePath reads a reverse path or forward path of RFC 5321, section 4.1.2, at the head of s and returns
-// what follows it. A source route is read over (RFC 5321, appendix C: "SHOULD be ignored").
+// parsePath reads a reverse path or forward path of RFC 5321, section 4.1.2, at the head of s and
+// returns what follows it. A source route is read over (RFC 5321, appendix C: "SHOULD be ignored").
 func parsePath(s string) (addr mail.Address, rest string, err error) {
 	if s == "" || s[0] != '<' {
 		return mail.Address{}, "", errPath
@@ -92,7 +92,8 @@ func parsePath(s string) (addr mail.Address, rest string, err error) {
 	return addr, rest, err
 }
 
-// pathEnd returns the index of the '>' that ends the path, which is not one inside a quoted local part.
+// pathEnd returns the index of the '>' that ends the path, which is not one inside a quoted local
+// part.
 func pathEnd(s string) int {
 	quoted := false
 	for i := 1; i < len(s); i++ {
@@ -127,8 +128,8 @@ func skipRoute(path string) (string, error) {
 	return rest, nil
 }
 
-// cutKeyword cuts a keyword such as "FROM:" off s, in any case, and the spaces after it, which RFC 5321
-// forbids but some clients send.
+// cutKeyword cuts a keyword such as "FROM:" off s, in any case, and the spaces after it, which RFC
+// 5321 forbids but some clients send.
 func cutKeyword(s, keyword string) (string, bool) {
 	if len(s) < len(keyword) || !strings.EqualFold(s[:len(keyword)], keyword) {
 		return "", false

@@ -14,8 +14,8 @@ import (
 
 var errHandshake = errors.New("TLS handshake failed")
 
-// Conn is one connection to a server, as its Session sees it. Its methods may be called from the methods
-// of the Session only.
+// Conn is one connection to a server, as its Session sees it. Its methods may be called from the
+// methods of the Session only.
 type Conn struct {
 	v *serving
 	x wire
@@ -44,7 +44,7 @@ type Conn struct {
 type transaction struct {
 	open     bool // MAIL was accepted
 	rcpts    int  // accepted
-	tried    int  // recipients, refused ones too
+	tried    int  // RCPT commands, refused ones too
 	smtputf8 bool
 	binary   bool
 }
@@ -58,8 +58,9 @@ func (c *Conn) RemoteIP() netip.Addr { return addrPort(c.remote).Addr() }
 // LocalAddr returns the address the client connected to.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 
-// Helo returns the name the client gave with HELO, EHLO or LHLO; empty before. It is a claim. It can be
-// put in a header field: characters that no host name or address literal has are replaced by '?'.
+// Helo returns the name the client gave with HELO, EHLO or LHLO; empty before. It is a claim. It
+// can be put in a header field: characters that no host name or address literal has are replaced by
+// '?'.
 func (c *Conn) Helo() string { return c.helo }
 
 // TLS returns the state of the connection's TLS; nil for plaintext.
@@ -137,10 +138,12 @@ func (c *Conn) serve() {
 // end closes the session and the connection.
 func (c *Conn) end() {
 	if p := recover(); p != nil {
-		c.v.cfg.Log.Error("panic in a session", "peer", c.remote, "panic", p, "stack", string(debug.Stack()))
+		c.v.cfg.Log.Error("panic in a session", "peer", c.remote, "panic", p,
+			"stack", string(debug.Stack()))
 		c.x.out = c.x.out[:0] // no telling what was to be said
 		c.say(421, "4.3.0", "internal error, closing the connection")
 	}
+	c.x.flush() // the client need not wait for what the session does now
 	func() {
 		defer func() {
 			if p := recover(); p != nil {
@@ -152,7 +155,6 @@ func (c *Conn) end() {
 			c.session.Logout()
 		}
 	}()
-	c.x.flush()
 	c.x.close(c.linger)
 	if c.leave != nil {
 		c.leave()
@@ -218,8 +220,8 @@ func (c *Conn) newSession() error {
 	return nil
 }
 
-// refuseConn greets with a refusal. After 421 and 521 the connection is closed (RFC 7504, section 3); after
-// others the client is to say QUIT (RFC 5321, section 3.1).
+// refuseConn greets with a refusal. After 421 and 521 the connection is closed (RFC 7504, section
+// 3); after others the client is to say QUIT (RFC 5321, section 3.1).
 func (c *Conn) refuseConn(err error) {
 	r := c.refusalOf(err, "session")
 	c.say(r.Code, r.Enhanced, r.Text)
@@ -231,7 +233,8 @@ func (c *Conn) refuseConn(err error) {
 	c.x.patience = min(c.x.patience, 30*time.Second)
 }
 
-// talksEarly waits for the greeting delay, or looks but once, whether the client speaks before it may.
+// talksEarly waits for the greeting delay, or looks but once, whether the client speaks before it
+// may.
 func (c *Conn) talksEarly() (bool, error) {
 	if len(c.x.buffered()) > 0 {
 		return true, nil
@@ -339,8 +342,8 @@ func (c *Conn) idle() {
 	}
 }
 
-// idleFactor is how many idle commands weigh as much as an error: 100 in all, as Postfix allows, with
-// the default of MaxErrors.
+// idleFactor is how many idle commands weigh as much as an error: 100 in all, as Postfix allows,
+// with the default of MaxErrors.
 const idleFactor = 5
 
 // hangUp closes the connection with a reason.
@@ -349,8 +352,8 @@ func (c *Conn) hangUp(why string) {
 	c.closing, c.linger = true, true
 }
 
-// refuse sends what a method of the session returned as error. It is no fault of the client: mailing lists
-// have dead addresses. A session that has heard enough answers 421.
+// refuse sends what a method of the session returned as error. It is no fault of the client:
+// mailing lists have dead addresses. A session that has heard enough answers 421.
 func (c *Conn) refuse(err error, doing string) {
 	r := c.refusalOf(err, doing)
 	if r.Code == 421 {
@@ -368,12 +371,13 @@ func (c *Conn) refusalOf(err error, doing string) *Reply {
 		}
 		return r
 	}
-	c.v.cfg.Log.Error("session failed", "doing", doing, "peer", c.remote, "helo", c.helo, "err", err)
+	c.v.cfg.Log.Error("session failed", "doing", doing, "peer", c.remote, "helo", c.helo,
+		"err", err)
 	return &Reply{Code: 451, Enhanced: "4.3.0", Text: "local error, try again later"}
 }
 
-// desync closes the connection because the client sent octets where it had to wait: they may have been put
-// there by somebody else, so they are not looked at.
+// desync closes the connection because the client sent octets where it had to wait: they may have
+// been put there by somebody else, so they are not looked at.
 func (c *Conn) desync(what string) {
 	c.say(554, "5.5.0", "protocol synchronization error: "+what)
 	c.closing, c.linger = true, true

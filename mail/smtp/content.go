@@ -13,9 +13,9 @@ type facts struct {
 	size     int64 // octets, with the CRLF that is missing at the end
 	open     bool  // the last line has no CRLF
 	eightBit bool
-	header8  bool // and some of that before the body
-	stray    bool // a CR or LF stands alone
-	nul      bool
+	header8  bool  // and some of that before the body
+	bad      bool  // a CR or LF stands alone, or there is a NUL
+	badAt    int64 // the first of them
 }
 
 // inspect reads a message through.
@@ -43,47 +43,57 @@ func inspect(body io.ReaderAt, size int64) (facts, error) {
 			f.eightBit = true
 			f.header8 = f.header8 || at < header
 		}
-		f.nul = f.nul || bytes.IndexByte(piece, 0) >= 0
-		f.stray = f.stray || hasStray(piece, tail[3])
+		if !f.bad && isBad(piece, tail[3]) {
+			f.bad, f.badAt = true, off+badAt(piece, tail[3])
+		}
 		copy(tail[:], b.in[n:n+4])
 		off += int64(n)
 	}
 	f.open = size > 0 && tail[3] != '\n'
-	f.stray = f.stray || tail[3] == '\r'
+	if !f.bad && tail[3] == '\r' {
+		f.bad, f.badAt = true, size-1
+	}
 	if f.open {
 		f.size += 2
 	}
 	return f, nil
 }
 
-// hasStray reports whether a CR or LF stands alone in piece, before being the octet ahead of it. A CR at
-// the end is left to the next piece.
-func hasStray(piece []byte, before byte) bool {
-	if before == '\r' && piece[0] != '\n' {
+// isBad reports whether a CR or LF stands alone in piece, before being the octet ahead of it, or a
+// NUL is in it. A CR at the end is left to the next piece.
+func isBad(piece []byte, before byte) bool {
+	if before == '\r' && piece[0] != '\n' || bytes.IndexByte(piece, 0) >= 0 {
 		return true
 	}
-	crs := bytes.Count(piece, crlf[:1])
-	if piece[len(piece)-1] == '\r' {
-		crs--
+	pairs := 0
+	if before == '\r' {
+		piece = piece[1:]
 	}
-	lfs := 0
-	for i := 0; ; lfs++ {
+	for i := 0; ; pairs++ {
 		j := bytes.IndexByte(piece[i:], '\n')
 		if j < 0 {
 			break
 		}
 		i += j + 1
-		if i >= 2 {
-			before = piece[i-2]
-		}
-		if before != '\r' {
+		if i < 2 || piece[i-2] != '\r' {
 			return true
 		}
-		if i == 1 {
-			crs++ // its CR is in the piece before
-		}
 	}
-	return crs != lfs
+	if bytes.HasSuffix(piece, crlf[:1]) {
+		pairs++
+	}
+	return bytes.Count(piece, crlf[:1]) != pairs
+}
+
+// badAt returns where the first octet is for which isBad says yes: -1 is the octet ahead.
+func badAt(piece []byte, before byte) int64 {
+	switch {
+	case before != '\r':
+		return int64(firstStray(piece))
+	case piece[0] != '\n':
+		return -1
+	}
+	return 1 + int64(firstStray(piece[1:]))
 }
 
 // eightBitAt returns the index of the first octet above 127, or the length of p.
@@ -160,8 +170,8 @@ func (t *sending) writeChunk() error {
 	return t.pour((*outflow).add, "")
 }
 
-// writeDots writes the message with a dot before each line that begins with one, and the dot that ends it
-// (RFC 5321, section 4.5.2).
+// writeDots writes the message with a dot before each line that begins with one, and the dot that
+// ends it (RFC 5321, section 4.5.2).
 func (t *sending) writeDots() error {
 	bol := true
 	return t.pour(func(o *outflow, piece []byte) error {

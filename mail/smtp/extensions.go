@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Extensions is what a server offered in its reply to EHLO. The zero value is a server that knows none, or
-// no EHLO.
+// Extensions is what a server offered in its reply to EHLO. The zero value is a server that knows
+// none, or no EHLO.
 type Extensions struct {
 	Pipelining          bool // RFC 2920
 	EightBitMIME        bool // RFC 6152

@@ -201,7 +201,8 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// FuzzParams wants the parameters that were accepted to be the same when they are written and read again.
+// FuzzParams wants the parameters that were accepted to be the same when they are written and read
+// again.
 func FuzzParams(f *testing.F) {
 	for _, s := range []string{" SIZE=1 BODY=7BIT", " RET=HDRS ENVID=a+20b", " AUTH=<>", " HOLDFOR=1", " NOTIFY=NEVER ORCPT=rfc822;x",
 		" NOTIFY=SUCCESS,DELAY", ` ORCPT=utf-8;\x{E4}b`, " ORCPT=utf-8;ä"} {
@@ -320,10 +321,10 @@ func FuzzSend(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := firstStray(msg) < len(msg); want != (facts.stray || facts.nul) {
+		if want := firstStray(msg); (want < len(msg)) != facts.bad || facts.bad && facts.badAt != int64(want) {
 			t.Fatalf("%q: %+v", msg, facts)
 		}
-		if facts.stray || facts.nul {
+		if facts.bad {
 			return
 		}
 		w := &written{}

@@ -24,9 +24,9 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// recorder is a session that accepts what its name does not forbid and writes down what it was told.
-// Local parts have a meaning: "unknown" is refused, "later" is deferred, "broken" fails with an error that
-// the client must not see, "panic" panics.
+// recorder is a session that accepts what its name does not forbid and writes down what it was
+// told. Local parts have a meaning: "unknown" is refused, "later" is deferred, "broken" fails with
+// an error that the client must not see, "panic" panics.
 type recorder struct {
 	mu     sync.Mutex
 	events []string // guarded by mu
@@ -362,8 +362,8 @@ func like(pattern, got string) bool {
 	return true
 }
 
-// serverTLS is the configuration of a server with a certificate of its own making for mx.example.com, and
-// clientTLS of a client that trusts it.
+// serverTLS is the configuration of a server with a certificate of its own making for
+// mx.example.com, and clientTLS of a client that trusts it.
 var serverTLS, clientTLS = func() (*tls.Config, *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -388,8 +388,8 @@ var serverTLS, clientTLS = func() (*tls.Config, *tls.Config) {
 		&tls.Config{RootCAs: pool, ServerName: "mx.example.com"}
 }()
 
-// scripted is a server that follows a script of lines and then closes the connection; it returns the client's
-// end:
+// scripted is a server that follows a script of lines and then closes the connection; it returns
+// the client's end:
 //
 //	s: 250 OK      send the line with CRLF
 //	s> "a\nb"      send the octets of the Go string; %nonce% is SCRAM's nonce of the client with more

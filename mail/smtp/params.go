@@ -277,12 +277,9 @@ func appendNotify(dst []byte, n mail.Notify) []byte {
 		return append(dst, " NOTIFY=NEVER"...)
 	}
 	sep := " NOTIFY="
-	for _, e := range [...]struct {
-		bit  mail.Notify
-		name string
-	}{{mail.NotifySuccess, "SUCCESS"}, {mail.NotifyFailure, "FAILURE"}, {mail.NotifyDelay, "DELAY"}} {
-		if n&e.bit != 0 {
-			dst = append(append(dst, sep...), e.name...)
+	for i, name := range [...]string{"SUCCESS", "FAILURE", "DELAY"} {
+		if n&(mail.NotifySuccess<<i) != 0 {
+			dst = append(append(dst, sep...), name...)
 			sep = ","
 		}
 	}

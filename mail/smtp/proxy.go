@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Limits of the PROXY protocol, versions 1 and 2 (haproxy's doc/proxy-protocol.txt, sections 2.1 and 2.2).
+// Limits of the PROXY protocol, versions 1 and 2 (haproxy's doc/proxy-protocol.txt, sections 2.1
+// and 2.2).
 const (
 	maxProxyV1 = 107
 	proxyV2Len = 16
@@ -24,8 +25,8 @@ var (
 	errProxy    = errors.New("malformed PROXY header")
 )
 
-// readProxyHeader reads the PROXY header that the peer must send if it is one of the trusted proxies. From
-// anybody else a header is taken for a command, and refused as such.
+// readProxyHeader reads the PROXY header that the peer must send if it is one of the trusted
+// proxies. From anybody else a header is taken for a command, and refused as such.
 func (c *Conn) readProxyHeader() error {
 	if !trusts(c.v.cfg.Proxies, c.remote) {
 		return nil
@@ -66,8 +67,8 @@ func trusts(prefixes []netip.Prefix, a net.Addr) bool {
 	return false
 }
 
-// parseProxy reads a PROXY header at the head of b and returns its length, 0 where more octets are needed.
-// The addresses are not valid where the proxy speaks for itself.
+// parseProxy reads a PROXY header at the head of b and returns its length, 0 where more octets are
+// needed. The addresses are not valid where the proxy speaks for itself.
 func parseProxy(b []byte) (src, dst netip.AddrPort, n int, err error) {
 	if common := min(len(b), len(proxyV2Sign)); bytes.Equal(b[:common], proxyV2Sign[:common]) {
 		if len(b) < proxyV2Len {

@@ -49,9 +49,9 @@ func (c *Conn) receive() {
 	c.resetSession()
 }
 
-// readOver reads what the session left of the message, so that the next command begins where the client
-// thinks it does. Of a message in chunks that is refused only the chunk at hand is read: the client has yet
-// to hear of it. It reports whether there is an answer to give.
+// readOver reads what the session left of the message, so that the next command begins where the
+// client thinks it does. Of a message in chunks that is refused only the chunk at hand is read: the
+// client has yet to hear of it. It reports whether there is an answer to give.
 func (c *Conn) readOver(refused bool) bool {
 	err := c.body.finish(refused)
 	c.endBody()
@@ -66,7 +66,8 @@ func (c *Conn) readOver(refused bool) bool {
 	return false
 }
 
-// answer gives the reply to a message: one, or in LMTP one for each recipient (RFC 2033, section 4.2).
+// answer gives the reply to a message: one, or in LMTP one for each recipient (RFC 2033, section
+// 4.2).
 func (c *Conn) answer(replies []Reply, err error) {
 	if err != nil {
 		r := c.refusalOf(err, "DATA")

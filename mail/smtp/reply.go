@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxReplyLine is the longest line of a reply, code and CRLF included (RFC 5321, section 4.5.3.1.5).
+// maxReplyLine is the longest line of a reply, code and CRLF included (RFC 5321, section
+// 4.5.3.1.5).
 const maxReplyLine = 512
 
 // Reply is what a server answers. As an error it is a refusal, sent to the client as it is.
@@ -40,8 +41,9 @@ func (r Reply) Temporary() bool { return r.Code/100 == 4 }
 // Permanent reports whether the reply is a refusal for good (5yz).
 func (r Reply) Permanent() bool { return r.Code/100 == 5 }
 
-// appendReply appends the lines of a reply to dst. Whatever the text holds, it cannot become a further
-// line of the dialogue: control characters are replaced, lines are wrapped below maxReplyLine.
+// appendReply appends the lines of a reply to dst. Whatever the text holds, it cannot become a
+// further line of the dialogue: control characters are replaced, lines are wrapped below
+// maxReplyLine.
 func appendReply(dst []byte, code int, enhanced, text string, utf8ok bool) []byte {
 	if enhanced != "" && !validEnhanced(code, enhanced) {
 		enhanced = defaultEnhanced(code)
@@ -70,7 +72,8 @@ func appendReply(dst []byte, code int, enhanced, text string, utf8ok bool) []byt
 	}
 }
 
-// wrapAt returns where to break a line that is longer than room: at a space, or else between characters.
+// wrapAt returns where to break a line that is longer than room: at a space, or else between
+// characters.
 func wrapAt(line string, room int) int {
 	if i := strings.LastIndexByte(line[:room], ' '); i > room/2 {
 		return i
@@ -94,8 +97,8 @@ func appendReplyLine(dst []byte, code int, sep byte, enhanced, line string, utf8
 	return append(dst, '\r', '\n')
 }
 
-// appendClean appends s with control characters, and octets that the client did not agree to see (RFC 6531,
-// section 3.7.4.2), replaced.
+// appendClean appends s with control characters, and octets that the client did not agree to see
+// (RFC 6531, section 3.7.4.2), replaced.
 func appendClean(dst []byte, s string, utf8ok bool) []byte {
 	if utf8ok && !utf8.ValidString(s) {
 		utf8ok = false
@@ -113,8 +116,8 @@ func appendClean(dst []byte, s string, utf8ok bool) []byte {
 	return dst
 }
 
-// validEnhanced reports whether an enhanced status code is well-formed and of the class of the reply
-// (RFC 2034, section 4).
+// validEnhanced reports whether an enhanced status code is well-formed and of the class of the
+// reply (RFC 2034, section 4).
 func validEnhanced(code int, s string) bool {
 	class, rest, ok := strings.Cut(s, ".")
 	subject, detail, ok2 := strings.Cut(rest, ".")

@@ -14,10 +14,15 @@ import (
 	"strings"
 )
 
-// scramName is the mechanism of RFC 7677; with "-PLUS" it is bound to the TLS under it (RFC 5802).
-const scramName = "SCRAM-SHA-256"
+// scramName is the mechanism of RFC 7677; with plusSuffix it is bound to the TLS under it (RFC
+// 5802).
+const (
+	scramName  = "SCRAM-SHA-256"
+	plusSuffix = "-PLUS"
+)
 
-// Iterations that are answered for a user who does not exist, and the most a server may ask of a client.
+// Iterations that are answered for a user who does not exist, and the most a server may ask of a
+// client.
 const (
 	fakeIterations = 15000
 	maxIterations  = 1 << 20
@@ -69,8 +74,8 @@ func (x *exchange) scram(plus bool) (user, account string, err error) {
 	return m.user, keys.Account, nil
 }
 
-// keys returns what is stored for a user. For one that does not exist it makes up a salt, always the same,
-// so that the client cannot tell.
+// keys returns what is stored for a user. For one that does not exist it makes up a salt, always
+// the same, so that the client cannot tell.
 func (x *exchange) keys(user string) (keys ScramKeys, known bool, err error) {
 	keys, err = x.c.v.cfg.Scram(x.c.v.ctx, x.c, user)
 	if err == nil {
@@ -83,7 +88,8 @@ func (x *exchange) keys(user string) (keys ScramKeys, known bool, err error) {
 	return ScramKeys{Salt: salt[:16], Iterations: fakeIterations, StoredKey: salt}, false, nil
 }
 
-// binding checks the client's choice of channel binding (RFC 5802, section 6) and returns the data of it.
+// binding checks the client's choice of channel binding (RFC 5802, section 6) and returns the data
+// of it.
 func (x *exchange) binding(m clientFirst, plus bool) (string, error) {
 	switch {
 	case plus != (m.binding != ""):
@@ -98,9 +104,10 @@ func (x *exchange) binding(m clientFirst, plus bool) (string, error) {
 	return string(data), err
 }
 
-// channelBinding returns the data of a type of channel binding for a connection; leaf is the certificate of
-// its server.
-func channelBinding(kind string, state *tls.ConnectionState, leaf *x509.Certificate) ([]byte, error) {
+// channelBinding returns the data of a type of channel binding for a connection; leaf is the
+// certificate of its server.
+func channelBinding(kind string, state *tls.ConnectionState,
+	leaf *x509.Certificate) ([]byte, error) {
 	if state == nil {
 		return nil, errBinding
 	}
@@ -126,8 +133,8 @@ func channelBinding(kind string, state *tls.ConnectionState, leaf *x509.Certific
 	return nil, errBinding
 }
 
-// endPointHash is the hash of a certificate's signature, or SHA-256 where that is weaker; 0 for signatures
-// with no hash of their own, for which RFC 5929 defines none.
+// endPointHash is the hash of a certificate's signature, or SHA-256 where that is weaker; 0 for
+// signatures with no hash of their own, for which RFC 5929 defines none.
 func endPointHash(a x509.SignatureAlgorithm) crypto.Hash {
 	switch a {
 	case x509.SHA384WithRSA, x509.ECDSAWithSHA384, x509.SHA384WithRSAPSS:
@@ -242,7 +249,7 @@ func isNonce(s string) bool {
 func unescapeName(s string) (string, bool) {
 	s = strings.ReplaceAll(s, "=2C", ",")
 	rest := strings.ReplaceAll(s, "=3D", "")
-	return strings.ReplaceAll(s, "=3D", "="), !strings.Contains(rest, "=") && strings.IndexByte(s, 0) < 0
+	return strings.ReplaceAll(s, "=3D", "="), !strings.ContainsAny(rest, "=\x00")
 }
 
 func escapeName(s string) string {

@@ -64,8 +64,8 @@ func TestRFC7677(t *testing.T) {
 	}
 }
 
-// TestChannelBinding authenticates with both types of channel binding, and fails to over two TLS connections
-// with somebody in between.
+// TestChannelBinding authenticates with both types of channel binding, and fails to over two TLS
+// connections with somebody in between.
 func TestChannelBinding(t *testing.T) {
 	cfg := config(&recorder{})
 	scramLogins(&cfg, nil)

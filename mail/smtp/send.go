@@ -32,22 +32,24 @@ type Result struct {
 func (r Result) Accepted() bool { return r.Stage == AtData && r.Reply.Code/100 == 2 }
 
 const (
-	// unawaited is how many commands may be under way: their replies, however long a server makes them,
-	// must fit what the sockets of both ends buffer, or both ends wait for each other (RFC 2920,
-	// section 3.1).
+	// unawaited is how many commands may be under way: their replies, however long a server makes
+	// them, must fit what the sockets of both ends buffer, or both ends wait for each other (RFC
+	// 2920, section 3.1).
 	unawaited = 100
 	// eager is the largest message that is sent with BDAT before the recipients are answered.
 	eager = 64 << 10
 )
 
-// Send sends a message of size octets to the recipients of env and returns one Result for each, in their
-// order. An error says that the connection failed, or that nothing was sent because the server cannot
-// take the message as it is (ErrNeeds8BitMIME and others); results already received are returned with
-// it, and where the server may have taken the message but did not say so the Stage is NotSent.
+// Send sends a message of size octets to the recipients of env and returns one Result for each, in
+// their order. An error says that the connection failed, or that nothing was sent because the
+// server cannot take the message as it is (ErrNeeds8BitMIME and others); results already received
+// are returned with it, and where the server may have taken the message but did not say so the
+// Stage is NotSent.
 //
-// The message has CRLF line ends and no dots stuffed; it is checked before anything is sent. Several messages
-// can be sent on one connection, see Reusable.
-func (c *Client) Send(ctx context.Context, env *mail.Envelope, body io.ReaderAt, size int64) ([]Result, error) {
+// The message has CRLF line ends and no dots stuffed; it is checked before anything is sent.
+// Several messages can be sent on one connection, see Reusable.
+func (c *Client) Send(ctx context.Context, env *mail.Envelope,
+	body io.ReaderAt, size int64) ([]Result, error) {
 	results := make([]Result, len(env.Recipients))
 	if c.dead != nil {
 		return results, c.dead
@@ -89,10 +91,11 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope, body io.ReaderAt,
 	return results, nil
 }
 
-// tooMany reports whether a recipient was refused only because others were before it: it is to be sent in
-// another transaction (RFC 5321, section 4.5.3.1.10).
+// tooMany reports whether a recipient was refused only because others were before it: it is to be
+// sent in another transaction (RFC 5321, section 4.5.3.1.10).
 func (r Result) tooMany() bool {
-	return r.Stage == AtRcpt && r.Reply.Code == 452 && (r.Reply.Enhanced == "4.5.3" || r.Reply.Enhanced == "")
+	e := r.Reply.Enhanced
+	return r.Stage == AtRcpt && r.Reply.Code == 452 && (e == "4.5.3" || e == "")
 }
 
 // sending is one message on its way, in one or more transactions.
@@ -114,12 +117,12 @@ type sending struct {
 // check finds out before anything is sent whether the server can take the message.
 func (t *sending) check() error {
 	e, env := &t.c.ext, t.env
-	binary := env.Body == mail.BodyBinaryMIME && (t.facts.stray || t.facts.nul)
+	binary := env.Body == mail.BodyBinaryMIME && t.facts.bad
 	switch {
 	case binary && (!e.BinaryMIME || !e.Chunking || t.c.cfg.NoChunking):
 		return ErrNeedsBinary
-	case !binary && (t.facts.stray || t.facts.nul):
-		return ErrMalformed
+	case !binary && t.facts.bad:
+		return fmt.Errorf("%w, at octet %d", ErrMalformed, t.facts.badAt)
 	case t.facts.eightBit && !e.EightBitMIME && !binary:
 		return ErrNeeds8BitMIME
 	case e.Size > 0 && t.facts.size > e.Size:
@@ -129,7 +132,8 @@ func (t *sending) check() error {
 	case env.RequireTLS && (!e.RequireTLS || t.c.state == nil):
 		return ErrNeedsTLS
 	}
-	if hold := env.HoldUntil.Sub(t.c.cfg.Clock.Now()); hold > 0 && (!e.FutureRelease || hold > e.HoldMax) {
+	hold := env.HoldUntil.Sub(t.c.cfg.Clock.Now())
+	if hold > 0 && (!e.FutureRelease || hold > e.HoldMax) {
 		return ErrNeedsHold
 	}
 	for i := range env.Recipients {
@@ -140,7 +144,8 @@ func (t *sending) check() error {
 	return checkSendable(env.From)
 }
 
-// checkSendable refuses an address that would end the command it stands in: none that was parsed does.
+// checkSendable refuses an address that would end the command it stands in: none that was parsed
+// does.
 func checkSendable(a mail.Address) error {
 	for _, s := range [...]string{a.Local, string(a.Domain)} {
 		for i := 0; i < len(s); i++ {
@@ -152,8 +157,8 @@ func checkSendable(a mail.Address) error {
 	return nil
 }
 
-// needsUTF8 reports whether the message can only travel with SMTPUTF8: a domain could be sent as A-labels,
-// a local part cannot; nor can a header in UTF-8, if that is what it was declared to be.
+// needsUTF8 reports whether the message can only travel with SMTPUTF8: a domain could be sent as
+// A-labels, a local part cannot; nor can a header in UTF-8, if that is what it was declared to be.
 func (t *sending) needsUTF8() bool {
 	if !t.env.From.IsASCII() || t.env.SMTPUTF8 && t.facts.header8 {
 		return true
@@ -166,8 +171,8 @@ func (t *sending) needsUTF8() bool {
 	return false
 }
 
-// take fills t.to with as many of the recipients as the next transaction may have (RFC 9422), and returns
-// how many these are.
+// take fills t.to with as many of the recipients as the next transaction may have (RFC 9422), and
+// returns how many these are.
 func (t *sending) take(left []int) int {
 	e := &t.c.ext
 	n := len(left)
@@ -228,7 +233,8 @@ func (t *sending) run(ctx context.Context) error {
 
 // envelope sends MAIL and RCPT, with pipelining also what comes after them, and reads the replies.
 func (t *sending) envelope(ctx context.Context, pipelining, chunking bool) error {
-	window, last := 1, len(t.to) // commands: 0 is MAIL, 1..len(to) are RCPT, one more is DATA or BDAT
+	// Command 0 is MAIL, 1 to len(t.to) are RCPT, one more is DATA or BDAT.
+	window, last := 1, len(t.to)
 	if pipelining {
 		window = unawaited
 		if t.eager || !chunking {
@@ -312,8 +318,8 @@ func (t *sending) settle(r Reply) error {
 	return nil
 }
 
-// emptyMessage ends a DATA that the server wants although it took no recipient (RFC 2920, section 3.1:
-// the client "should send a single dot").
+// emptyMessage ends a DATA that the server wants although it took no recipient (RFC 2920, section
+// 3.1: the client "should send a single dot").
 func (t *sending) emptyMessage(ctx context.Context) error {
 	if t.c.cfg.LMTP { // there is a reply for each recipient, so nobody knows how many
 		t.c.broken(errUnasked)
@@ -336,8 +342,8 @@ func (t *sending) sendChunk(ctx context.Context) error {
 	return t.settle(r)
 }
 
-// sendData sends the message after 354 and reads the reply; for LMTP one for each recipient that was
-// accepted (RFC 2033, section 4.2).
+// sendData sends the message after 354 and reads the reply; for LMTP one for each recipient that
+// was accepted (RFC 2033, section 4.2).
 func (t *sending) sendData(ctx context.Context) error {
 	if err := t.writeDots(); err != nil {
 		return t.lastWords(ctx, err)
@@ -387,7 +393,7 @@ func (t *sending) appendMail(b []byte) []byte {
 		b = strconv.AppendInt(append(b, " SIZE="...), t.facts.size, 10)
 	}
 	switch {
-	case env.Body == mail.BodyBinaryMIME && (t.facts.stray || t.facts.nul):
+	case env.Body == mail.BodyBinaryMIME && t.facts.bad:
 		b = append(b, " BODY=BINARYMIME"...)
 	case t.facts.eightBit:
 		b = append(b, " BODY=8BITMIME"...)

@@ -411,7 +411,8 @@ func TestRequireTLSIsSent(t *testing.T) {
 	}
 }
 
-// TestLargeMessage is larger than what is sent without waiting for the recipients, and than any buffer.
+// TestLargeMessage is larger than what is sent without waiting for the recipients, and than any
+// buffer.
 func TestLargeMessage(t *testing.T) {
 	msg := strings.Repeat(".a line that begins with a dot\r\n..\r\n"+strings.Repeat("y", 1000)+"\r\n", 1000)
 	for name, cfg := range map[string]ClientConfig{"bdat": {}, "data": {NoChunking: true}} {
@@ -433,7 +434,8 @@ func TestLargeMessage(t *testing.T) {
 	}
 }
 
-// TestManyRecipients has more of them than commands may be under way, and all replies are told apart.
+// TestManyRecipients has more of them than commands may be under way, and all replies are told
+// apart.
 func TestManyRecipients(t *testing.T) {
 	c := connect(t, start(t, config(&recorder{})), ClientConfig{})
 	env := envelope(t, "a@example.org")
@@ -508,8 +510,8 @@ func TestGreetings(t *testing.T) {
 	}
 }
 
-// TestInjectedBeforeTLS is the client's side of CVE-2011-0411: what came in the clear behind the reply to STARTTLS
-// must not be read as if it had come over TLS.
+// TestInjectedBeforeTLS is the client's side of CVE-2011-0411: what came in the clear behind the
+// reply to STARTTLS must not be read as if it had come over TLS.
 func TestInjectedBeforeTLS(t *testing.T) {
 	c := client(t, ClientConfig{}, greets("STARTTLS")+`
 		c: STARTTLS

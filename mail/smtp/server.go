@@ -18,16 +18,16 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// Config says how a server speaks. The zero value of a field is its default; Hostname and NewSession must
-// be set. Its functions are called by the goroutines of many connections at a time.
+// Config says how a server speaks. The zero value of a field is its default; Hostname and
+// NewSession must be set. Its functions are called by the goroutines of many connections at a time.
 type Config struct {
 	Hostname string // what it calls itself in the greeting and the reply to EHLO
 
-	// NewSession is called before the greeting. With an error the connection is refused in its words,
-	// if it is a *Reply.
+	// NewSession is called before the greeting. With an error the connection is refused in its
+	// words, if it is a *Reply.
 	NewSession func(ctx context.Context, c *Conn) (Session, error)
-	// Admit is called as soon as the client's address is known, before any TLS: nil admits all. If it
-	// admits, leave (which may be nil) is called when the connection has ended.
+	// Admit is called as soon as the client's address is known, before any TLS: nil admits all. If
+	// it admits, leave (which may be nil) is called when the connection has ended.
 	Admit func(ctx context.Context, remote netip.AddrPort) (leave func(), err error)
 
 	TLS         *tls.Config // nil: no TLS is offered
@@ -36,11 +36,12 @@ type Config struct {
 	Submission  bool        // this is a submission port (RFC 6409): only noted, see Conn.Submission
 	LMTP        bool        // speak LMTP (RFC 2033); the Session should implement EachSession
 
-	// Password checks what a client gave with PLAIN or LOGIN and returns the account it opens. A *Reply
-	// as error is sent as it is, any other becomes 535. nil: these mechanisms are not offered.
+	// Password checks what a client gave with PLAIN or LOGIN and returns the account it opens. A
+	// *Reply as error is sent as it is, any other becomes 535. nil: these mechanisms are not
+	// offered.
 	Password func(ctx context.Context, c *Conn, user, password string) (account string, err error)
-	// Scram returns what is stored for a user of SCRAM-SHA-256; ErrNoUser where there is none. nil: the
-	// mechanism is not offered.
+	// Scram returns what is stored for a user of SCRAM-SHA-256; ErrNoUser where there is none. nil:
+	// the mechanism is not offered.
 	Scram func(ctx context.Context, c *Conn, user string) (ScramKeys, error)
 	// OnAuth, if set, hears of every attempt to authenticate after its end.
 	OnAuth func(ctx context.Context, c *Conn, a AuthAttempt)
@@ -50,7 +51,7 @@ type Config struct {
 	MaxSize       int64         // octets of a message; default 50 MiB
 	MaxRecipients int           // of one transaction (LIMITS RCPTMAX, RFC 9422); default 1000
 	MaxMessages   int           // transactions of one connection (LIMITS MAILMAX); default no limit
-	MaxErrors     int           // refused or senseless commands before the connection ends; default 20
+	MaxErrors     int           // senseless commands before the connection ends; default 20
 	MaxHold       time.Duration // offer FUTURERELEASE up to this; default: not offered
 	Stray         Stray         // messages with a bare CR or LF; default: refused
 	BinaryMIME    bool          // offer BINARYMIME: the Session takes messages that have no lines
@@ -103,17 +104,18 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-// Session decides about the transactions of one connection. Its methods are called one at a time. A *Reply
-// as error is sent as it is; any other error is logged and answered with 451, its text kept from the client.
-// ctx ends when the server's grace has ended.
+// Session decides about the transactions of one connection. Its methods are called one at a time. A
+// *Reply as error is sent as it is; any other error is logged and answered with 451, its text kept
+// from the client. ctx ends when the server's grace has ended.
 type Session interface {
 	// Mail begins a transaction.
 	Mail(ctx context.Context, from mail.Address, p MailParams) error
 	// Rcpt adds a recipient to it.
 	Rcpt(ctx context.Context, to mail.Recipient) error
-	// Data takes the message, for the recipients that Rcpt did not refuse. r is also an io.WriterTo,
-	// which copies less. Only where r has been read to its end may the session answer with success;
-	// an error of r is to be returned, bare or wrapped. The zero Reply is "250 2.0.0 OK".
+	// Data takes the message, for the recipients that Rcpt did not refuse. r is also an
+	// io.WriterTo, which copies less. Only where r has been read to its end may the session answer
+	// with success; an error of r is to be returned, bare or wrapped. Nothing may be read from r
+	// after Data has returned. The zero Reply is "250 2.0.0 OK".
 	Data(ctx context.Context, r io.Reader) (Reply, error)
 	// Reset ends a transaction that Mail began: after Data, or without it.
 	Reset()
@@ -121,7 +123,8 @@ type Session interface {
 	Logout()
 }
 
-// EachSession is a Session that answers for each recipient by itself, as LMTP does after the message.
+// EachSession is a Session that answers for each recipient by itself, as LMTP does after the
+// message.
 type EachSession interface {
 	Session
 	// DataEach is Data with one reply for each recipient that was accepted, in their order.
@@ -157,9 +160,10 @@ type serving struct {
 	wg    sync.WaitGroup
 }
 
-// Serve answers the connections of ln until ctx ends. Then it accepts no more, answers each connection with
-// 421 at its next command, closes those that have not ended after the grace, and returns when all are gone.
-// It closes ln. The error is nil after ctx has ended, else what the listener failed with.
+// Serve answers the connections of ln until ctx ends. Then it accepts no more, answers each
+// connection with 421 at its next command, closes those that have not ended after the grace, and
+// returns when all are gone. It closes ln. The error is nil after ctx has ended, else what the
+// listener failed with.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

@@ -1,17 +1,19 @@
-// Package smtp speaks the protocol by which mail servers hand messages to each other: one command or one
-// reply a line, the message after them.
+// Package smtp speaks the protocol by which mail servers hand messages to each other: one command
+// or one reply a line, the message after them.
 //
 // It keeps RFC 5321 as server and as client, with PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME
-// (RFC 6152), SMTPUTF8 (RFC 6531), CHUNKING and BINARYMIME (RFC 3030), DSN (RFC 3461), ENHANCEDSTATUSCODES
-// (RFC 2034), STARTTLS (RFC 3207), REQUIRETLS (RFC 8689), LIMITS (RFC 9422), FUTURERELEASE (RFC 4865),
-// AUTH (RFC 4954), LMTP (RFC 2033), and, from trusted addresses only, the PROXY protocol and XCLIENT.
+// (RFC 6152), SMTPUTF8 (RFC 6531), CHUNKING and BINARYMIME (RFC 3030), DSN (RFC 3461),
+// ENHANCEDSTATUSCODES (RFC 2034), STARTTLS (RFC 3207), REQUIRETLS (RFC 8689), LIMITS (RFC 9422),
+// FUTURERELEASE (RFC 4865), AUTH (RFC 4954), LMTP (RFC 2033), and, from trusted addresses only, the
+// PROXY protocol and XCLIENT.
 //
-// Where it cannot be sure where a command or a message ends, it closes the connection and reads nothing of
-// what is left: only CRLF "." CRLF ends DATA, bare CR, bare LF and NUL are refused or mended and never
-// passed on, and octets that came too early are never taken for commands.
+// Where it cannot be sure where a command or a message ends, it closes the connection and reads
+// nothing of what is left: only CRLF "." CRLF ends DATA, bare CR, bare LF and NUL are refused or
+// mended and never passed on, and octets that came too early are never taken for commands.
 //
-// It has no policy: whom to accept, what to answer and where to keep a message is decided by the Session
-// of a server and by the caller of a client. It looks up nothing, dials nobody and retries nothing.
+// It has no policy: whom to accept, what to answer and where to keep a message is decided by the
+// Session of a server and by the caller of a client. It looks up nothing, dials nobody and retries
+// nothing.
 package smtp
 
 import (

@@ -14,8 +14,8 @@ import (
 	"github.com/tallypost/tallypost/internal/clock"
 )
 
-// falseEnds are what somebody, somewhere, took for the end of a message (CVE-2023-51764, -51765, -51766,
-// -52354, and what tools for finding more of them try).
+// falseEnds are what somebody, somewhere, took for the end of a message (CVE-2023-51764, -51765,
+// -51766, -52354, and what tools for finding more of them try).
 var falseEnds = []string{
 	"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\n.\r", "\r.\n",
 	"\n\n.\r\n", "\n\n.\n", "\r\r.\r\r", "\r\r\n.\r\r\n", "\r\n.\r\r\n", "\r\n\r.\r\n", "\n.\r\r\n",
@@ -24,8 +24,9 @@ var falseEnds = []string{
 	"\u0085.\u0085", "\u2028.\u2028", "\v.\v", "\f.\f", "\x1a", "\x04",
 }
 
-// TestNothingElseEndsData sends what looks like an end to somebody, and commands behind it: they are part of the
-// message, or of a message that is refused, and the dialogue goes on after the true end.
+// TestNothingElseEndsData sends what looks like an end to somebody, and commands behind it: they
+// are part of the message, or of a message that is refused, and the dialogue goes on after the true
+// end.
 func TestNothingElseEndsData(t *testing.T) {
 	const smuggled = "MAIL FROM:<evil@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\nx\r\n"
 	for _, stray := range []Stray{RejectStray, MendStray} {
@@ -56,8 +57,8 @@ func TestNothingElseEndsData(t *testing.T) {
 	}
 }
 
-// exchangeMessage sends text in a transaction, with or without DATA's last line, and returns the reply and
-// what the session noted of it. It fails if the session saw another transaction.
+// exchangeMessage sends text in a transaction, with or without DATA's last line, and returns the
+// reply and what the session noted of it. It fails if the session saw another transaction.
 func exchangeMessage(t *testing.T, addr string, rec *recorder, text string, chunked bool) (reply, data string) {
 	t.Helper()
 	rec.take()
@@ -95,8 +96,9 @@ func exchangeMessage(t *testing.T, addr string, rec *recorder, text string, chun
 	return strings.TrimSuffix(reply, "\r\n"), events[0]
 }
 
-// reference reads a message octet by octet, as the RFCs have it and without a thought for speed. It returns
-// the content, mended if that is wanted, and the first octet for which the message is to be refused.
+// reference reads a message octet by octet, as the RFCs have it and without a thought for speed. It
+// returns the content, mended if that is wanted, and the first octet for which the message is to be
+// refused.
 func reference(wire []byte, dots bool, stray Stray) (content []byte, refused byte) {
 	bad := func(c byte) {
 		if refused == 0 && (stray == RejectStray || c == '0') {
@@ -139,7 +141,8 @@ func reference(wire []byte, dots bool, stray Stray) (content []byte, refused byt
 	return content, refused
 }
 
-// pieces is a connection on which the given octets arrive, in pieces of the given lengths over and over.
+// pieces is a connection on which the given octets arrive, in pieces of the given lengths over and
+// over.
 type pieces struct {
 	played
 	octets  []byte
@@ -161,8 +164,8 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// readBody reads a message that arrives in pieces and returns its content, the refusal, if any, and what is
-// left for the next command.
+// readBody reads a message that arrives in pieces and returns its content, the refusal, if any, and
+// what is left for the next command.
 func readBody(octets []byte, lengths []int, dots bool, stray Stray, viaWriteTo bool) (content []byte, refused bool, rest []byte, err error) {
 	x := &wire{}
 	x.init(&pieces{octets: octets, lengths: lengths}, clock.Real{}, nil)
@@ -228,7 +231,8 @@ func hasEnd(wire []byte) bool {
 	return bytes.HasPrefix(wire, []byte(".\r\n")) || bytes.Contains(wire, []byte("\r\n.\r\n"))
 }
 
-// TestBodyAgainstReference builds messages of the octets that matter and delivers them in pieces of all kinds.
+// TestBodyAgainstReference builds messages of the octets that matter and delivers them in pieces of
+// all kinds.
 func TestBodyAgainstReference(t *testing.T) {
 	alphabet := []string{"\r", "\n", ".", "\r\n", "\r\n.", "x", "\r\n.\r\n", "line\r\n", "..", "\x00", "\r\r\n"}
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -252,8 +256,8 @@ func TestBodyAgainstReference(t *testing.T) {
 	}
 }
 
-// TestLongLines has lines that are longer than any buffer: RFC 5321, section 4.5.3.1.6, allows to refuse
-// them, and much mail that people want has them.
+// TestLongLines has lines that are longer than any buffer: RFC 5321, section 4.5.3.1.6, allows to
+// refuse them, and much mail that people want has them.
 func TestLongLines(t *testing.T) {
 	rec := &recorder{}
 	var got int64
@@ -283,7 +287,8 @@ func TestLineOfFault(t *testing.T) {
 		s: 550 5.6.0 line 3 of the message has a bare LF in it; *`)
 }
 
-// TestResetInMessage loses the connection in the middle: the session hears of it and nothing is accepted.
+// TestResetInMessage loses the connection in the middle: the session hears of it and nothing is
+// accepted.
 func TestResetInMessage(t *testing.T) {
 	rec := &recorder{}
 	k := dial(t, start(t, config(rec)), rec)

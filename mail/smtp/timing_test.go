@@ -14,8 +14,8 @@ import (
 
 // The waiting of these tests is done in virtual time, with the default times of RFC 5321.
 
-// inMemory starts a session over a pipe and returns the client's end, and a function that waits for the end
-// of the session.
+// inMemory starts a session over a pipe and returns the client's end, and a function that waits for
+// the end of the session.
 func inMemory(t *testing.T, rec *recorder) (*talk, func()) {
 	cfg := config(rec)
 	cfg.CommandTimeout, cfg.DataTimeout = 0, 0
@@ -54,7 +54,8 @@ func TestCommandTimeout(t *testing.T) {
 	})
 }
 
-// drip writes s again and again with pauses, until that fails; it returns a function that waits for that.
+// drip writes s again and again with pauses, until that fails; it returns a function that waits for
+// that.
 func drip(conn net.Conn, s string, pause time.Duration) (wait func()) {
 	ended := make(chan struct{})
 	go func() {
@@ -82,8 +83,8 @@ func TestSlowCommand(t *testing.T) {
 	})
 }
 
-// TestSlowButSteady takes half an hour for a message, which is allowed: each block comes in time. A server with
-// one deadline for the whole message loses it.
+// TestSlowButSteady takes half an hour for a message, which is allowed: each block comes in time. A
+// server with one deadline for the whole message loses it.
 func TestSlowButSteady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := &recorder{}
@@ -98,8 +99,8 @@ func TestSlowButSteady(t *testing.T) {
 	})
 }
 
-// TestSlowloris sends a message so slowly that it is an attack. What comes after the connection was given up is
-// never taken for commands: go-smtp#196.
+// TestSlowloris sends a message so slowly that it is an attack. What comes after the connection was
+// given up is never taken for commands: go-smtp#196.
 func TestSlowloris(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -38,7 +38,7 @@ func (c *Conn) command(line []byte) {
 	case "VRFY":
 		c.vrfy(len(arg) > 0)
 	case "HELP":
-		c.say(214, "2.0.0", "RFC 5321: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
+		c.say(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
 		c.idle()
 	case "STARTTLS":
 		c.starttls(len(arg) > 0)
@@ -91,9 +91,10 @@ func (c *Conn) hello(verb, name string) {
 		return
 	}
 	c.x.write("250-" + c.v.cfg.Hostname + "\r\n" + c.v.ehlo)
-	if hold := c.v.cfg.MaxHold; hold > 0 { // RFC 4865, section 3: the longest time, and the latest date
+	if hold := c.v.cfg.MaxHold; hold > 0 {
+		// RFC 4865, section 3: the longest time, and the latest date.
 		c.x.write(fmt.Sprintf("250-FUTURERELEASE %d %s\r\n", hold/time.Second,
-			c.x.clk.Now().Add(hold).UTC().Format(time.RFC3339)))
+			c.v.cfg.Clock.Now().Add(hold).UTC().Format(time.RFC3339)))
 	}
 	if c.v.cfg.TLS != nil && c.state == nil {
 		c.x.write("250-STARTTLS\r\n")
@@ -114,7 +115,8 @@ func (c *Conn) hello(verb, name string) {
 func cleanHelo(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("-._:[]", r):
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9',
+			strings.ContainsRune("-._:[]", r):
 			return r
 		}
 		return '?'
@@ -162,7 +164,7 @@ func (c *Conn) mail(arg string) {
 	}
 	p, refusal := parseMailParams(rest, offers{
 		esmtp: c.esmtp, binary: cfg.BinaryMIME, requireTLS: c.state != nil,
-		maxSize: cfg.MaxSize, maxHold: cfg.MaxHold, now: c.x.clk.Now(),
+		maxSize: cfg.MaxSize, maxHold: cfg.MaxHold, now: cfg.Clock.Now(),
 	})
 	if refusal == nil && !p.SMTPUTF8 && !isASCIIAddress(from) {
 		refusal = needsUTF8()
@@ -198,7 +200,8 @@ func (c *Conn) mayTransact() bool {
 func isASCIIAddress(a mail.Address) bool { return a.IsASCII() && a.Domain.IsASCII() }
 
 func needsUTF8() *Reply {
-	return &Reply{Code: 553, Enhanced: "5.6.7", Text: "an address that is not ASCII wants SMTPUTF8 with MAIL"}
+	return &Reply{Code: 553, Enhanced: "5.6.7",
+		Text: "an address that is not ASCII wants SMTPUTF8 with MAIL"}
 }
 
 // rcpt answers RCPT (RFC 5321, section 4.1.1.3).
@@ -207,7 +210,7 @@ func (c *Conn) rcpt(arg string) {
 	case !c.tx.open:
 		c.fault(503, "5.5.1", "say MAIL first")
 		return
-	case c.tx.rcpts >= c.v.cfg.MaxRecipients:
+	case c.tx.tried >= c.v.cfg.MaxRecipients:
 		// RFC 5321, section 4.5.3.1.10; no fault of the client, who is to send the rest later.
 		c.say(452, "4.5.3", "too many recipients, send the rest in another transaction")
 		return
@@ -340,12 +343,13 @@ func (c *Conn) noRecipients() {
 	c.fault(554, "5.5.1", "no valid recipients")
 }
 
-// bdat answers the first BDAT of a message (RFC 3030, section 2); those that follow are read by moreBDAT.
+// bdat answers the first BDAT of a message (RFC 3030, section 2); those that follow are read by
+// moreBDAT.
 func (c *Conn) bdat(arg []byte) {
 	size, last, ok := parseBDAT(arg)
 	if !ok {
 		// The chunk cannot be told from the commands behind it.
-		c.say(501, "5.5.4", "want BDAT, a number of octets and perhaps LAST; closing the connection")
+		c.say(501, "5.5.4", "want BDAT, a number and perhaps LAST; closing the connection")
 		c.closing, c.linger = true, true
 		return
 	}
@@ -364,8 +368,9 @@ func (c *Conn) bdat(arg []byte) {
 	}
 }
 
-// skipChunk reads over the octets of a BDAT that is refused: RFC 3030, section 2, "the receiver-SMTP MUST
-// accept and discard the associated message data before sending the appropriate 5XX or 4XX code".
+// skipChunk reads over the octets of a BDAT that is refused: RFC 3030, section 2, "the
+// receiver-SMTP MUST accept and discard the associated message data before sending the appropriate
+// 5XX or 4XX code".
 func (c *Conn) skipChunk(code int, text string) {
 	c.prepareBody()
 	c.body.refusal = &Reply{} // do not look at it
@@ -389,8 +394,8 @@ func parseBDAT(arg []byte) (size int64, last, ok bool) {
 	return int64(n), false, true
 }
 
-// moreBDAT answers a chunk that was not the last, and reads commands up to the next BDAT. The client may
-// give the transaction up instead.
+// moreBDAT answers a chunk that was not the last, and reads commands up to the next BDAT. The
+// client may give the transaction up instead.
 func (c *Conn) moreBDAT() error {
 	c.endBody()
 	c.say(250, "2.0.0", fmt.Sprintf("%d octets so far", c.body.n))

@@ -42,16 +42,16 @@ var (
 // aLongTimeAgo is a deadline that wakes whoever reads.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// wire is one end of a connection: it reads through one pooled buffer, collects what is to be written and
-// writes it when it must wait for the peer. It is owned by the goroutine that serves the connection; only
-// wake may be called from another.
+// wire is one end of a connection: it reads through one pooled buffer, collects what is to be
+// written and writes it when it must wait for the peer. It is owned by the goroutine that serves
+// the connection; only wake may be called from another.
 //
 //	octets -> sock -> [socket -> tls] -> bufs.in[r:w] -> lines, message
 //	                                        bufs.out  -> [tls -> socket] -> sock
 //
-// The lowest read of both ways is where one waits: there pending replies are flushed, the deadline is set
-// and, if nothing is left to interpret, the buffer goes back to the pool. So an idle plaintext connection
-// has no buffer, and a group of pipelined commands is answered with one write.
+// The lowest read of both ways is where one waits: there pending replies are flushed, the deadline
+// is set and, if nothing is left to interpret, the buffer goes back to the pool. So an idle
+// plaintext connection has no buffer, and a group of pipelined commands is answered with one write.
 type wire struct {
 	sock net.Conn
 	tls  *tls.Conn       // nil for plaintext
@@ -85,8 +85,8 @@ type wire struct {
 	early [64]byte         // first octets of a TLS record after an idle time
 }
 
-// rate is the least a peer must send in each window of time (RFC 5321, section 4.5.3.2, sets times for
-// blocks; a peer that sends one octet a minute would keep to them for ever).
+// rate is the least a peer must send in each window of time (RFC 5321, section 4.5.3.2, sets times
+// for blocks; a peer that sends one octet a minute would keep to them for ever).
 type rate struct {
 	perSecond int64         // octets; 0: no window is open
 	window    time.Duration // length
@@ -101,13 +101,20 @@ func (r *rate) kept() bool {
 
 func (x *wire) init(sock net.Conn, clk clock.Clock, stop *atomic.Bool) {
 	x.sock, x.clk, x.stop = sock, clk, stop
-	switch s := sock.(type) {
-	case *net.TCPConn: // exactly: a type around it may want to see each Read
+	under := sock
+	if t, ok := sock.(*tls.Conn); ok {
+		under = t.NetConn()
+	}
+	switch s := under.(type) { // exactly these: a type around them may want to see each Read
+	case *net.TCPConn:
 		x.raw, _ = s.SyscallConn()
 	case *net.UnixConn:
 		x.raw, _ = s.SyscallConn()
 	}
-	if !canReadFD {
+	if x.raw != nil {
+		x.clk = clock.Real{} // the kernel's deadlines know no other
+	}
+	if !canReadFD || under != sock {
 		x.raw = nil
 	}
 	x.readFD = x.fillFD
@@ -139,8 +146,8 @@ func (x *wire) buffered() []byte {
 	return x.bufs.in[x.r:x.w]
 }
 
-// readLine returns the next line with its line end, valid until the next read. A line longer than limit,
-// or than the limit that longer returns for its beginning, gives errLine.
+// readLine returns the next line with its line end, valid until the next read. A line longer than
+// limit, or than the limit that longer returns for its beginning, gives errLine.
 func (x *wire) readLine(limit int, longer func(line []byte) int) ([]byte, error) {
 	defer func() { x.lineBegun = false }()
 	for seen := 0; ; {
@@ -164,8 +171,8 @@ func (x *wire) readLine(limit int, longer func(line []byte) int) ([]byte, error)
 	}
 }
 
-// fill reads more octets behind those that are buffered, waiting for at least one. It makes room by moving
-// what is buffered to the front, so slices of the buffer are no longer valid.
+// fill reads more octets behind those that are buffered, waiting for at least one. It makes room by
+// moving what is buffered to the front, so slices of the buffer are no longer valid.
 func (x *wire) fill() error {
 	if x.bufs != nil && x.r > 0 {
 		x.w = copy(x.bufs.in[:], x.bufs.in[x.r:x.w])
@@ -232,7 +239,8 @@ func (x *wire) fillPlain() error {
 	}
 }
 
-// fillFD reads from a socket that may have nothing yet: only with octets in it does it keep a buffer.
+// fillFD reads from a socket that may have nothing yet: only with octets in it does it keep a
+// buffer.
 func (x *wire) fillFD(fd uintptr) (done bool) {
 	x.hold()
 	x.gotN, x.gotErr = readFD(fd, x.bufs.in[x.w:])
@@ -243,8 +251,8 @@ func (x *wire) fillFD(fd uintptr) (done bool) {
 	return true
 }
 
-// readable reports whether octets have come in that nobody waited for, and whether the peer has closed its
-// side, as far as one can see without waiting.
+// readable reports whether octets have come in that nobody waited for, and whether the peer has
+// closed its side, as far as one can see without waiting.
 func (x *wire) readable() (some, closed bool) {
 	if x.raw != nil && x.tls == nil && len(x.buffered()) == 0 {
 		x.peek = true
@@ -279,8 +287,9 @@ func (x *wire) readSock(p []byte) (int, error) {
 	}
 }
 
-// verdict decides what a failed read means. It returns nil where it is to be tried again: its deadline only
-// ended a window in which the peer sent enough, or was our own wake for somebody who does not stop here.
+// verdict decides what a failed read means. It returns nil where it is to be tried again: its
+// deadline only ended a window in which the peer sent enough, or was our own wake for somebody who
+// does not stop here.
 func (x *wire) verdict(err error) error {
 	switch {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -317,13 +326,13 @@ func (x *wire) beforeWait() error {
 			x.readBy = x.rate.until
 			x.sock.SetReadDeadline(x.readBy)
 		}
-	} else if left := x.readBy.Sub(now); !x.lineBegun && (left < x.patience || left > x.patience+x.patience/4) {
-		// Slack, so that a busy session sets it once in many reads.
+	} else if !x.lineBegun && x.stale(x.readBy, now) {
 		x.readBy = now.Add(x.patience + x.patience/8)
 		x.sock.SetReadDeadline(x.readBy)
 	}
 	if x.stop != nil && x.stop.Load() {
-		// Whoever set stop calls wake after it: either wake's deadline came after ours, or we see stop.
+		// Whoever set stop calls wake after it: either wake's deadline came after ours, or we see
+		// stop.
 		if x.stopping {
 			return errStopped
 		}
@@ -332,11 +341,20 @@ func (x *wire) beforeWait() error {
 	return nil
 }
 
-// wake ends a wait at a command boundary; stop has been set before. It may be called from any goroutine.
+// stale reports whether a deadline is too near or too far for what may be waited now. Deadlines are
+// set with some slack, so that a busy session sets one in many reads.
+func (x *wire) stale(deadline, now time.Time) bool {
+	left := deadline.Sub(now)
+	return left < x.patience || left > x.patience+x.patience/4
+}
+
+// wake ends a wait at a command boundary; stop has been set before. It may be called from any
+// goroutine.
 func (x *wire) wake() { x.sock.SetReadDeadline(aLongTimeAgo) }
 
-// demand opens a window in which the peer must send at least perSecond octets a second, and each after it.
-// If the deadline that is set lies about there, the window ends with it: that saves setting another one.
+// demand opens a window in which the peer must send at least perSecond octets a second, and each
+// after it. If the deadline that is set lies about there, the window ends with it: that saves
+// setting another one.
 func (x *wire) demand(perSecond int64, window time.Duration) {
 	now := x.clk.Now()
 	x.rate = rate{perSecond: perSecond, window: window, until: now.Add(window)}
@@ -380,7 +398,7 @@ func (x *wire) send(p []byte) (err error) {
 
 func (x *wire) writeSock(p []byte) (int, error) {
 	now := x.clk.Now()
-	if left := x.writeBy.Sub(now); left < x.patience || left > x.patience+x.patience/4 {
+	if x.stale(x.writeBy, now) {
 		x.writeBy = now.Add(x.patience + x.patience/8)
 		x.sock.SetWriteDeadline(x.writeBy)
 	}
@@ -411,8 +429,8 @@ func (s socket) Read(p []byte) (int, error) {
 
 func (s socket) Write(p []byte) (int, error) { return s.x.writeSock(p) }
 
-// handshake puts TLS over the connection. Nothing may be pending; what is buffered belongs to TLS, so who
-// began in the clear must have made sure that there is nothing.
+// handshake puts TLS over the connection. Nothing may be pending; what is buffered belongs to TLS,
+// so who began in the clear must have made sure that there is nothing.
 func (x *wire) handshake(ctx context.Context, layer func(net.Conn) *tls.Conn) error {
 	x.release()
 	t := layer(socket{Conn: x.sock, x: x})
@@ -429,15 +447,16 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// close closes the connection. With linger it first tells the peer that nothing more will come and throws
-// away what still arrives, for a short while: else the kernel would answer unread octets with a reset that
-// may destroy our last reply on its way.
+// close closes the connection. With linger it first tells the peer that nothing more will come and
+// throws away what still arrives, for a short while: else the kernel would answer unread octets
+// with a reset that may destroy our last reply on its way.
 func (x *wire) close(linger bool) {
 	x.bulk, x.r, x.w = false, 0, 0
 	if x.tls != nil {
 		x.tls.CloseWrite()
 	}
-	if half, ok := x.sock.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil {
+	half, ok := x.sock.(interface{ CloseWrite() error })
+	if ok && linger && half.CloseWrite() == nil {
 		x.hold()
 		x.sock.SetReadDeadline(x.clk.Now().Add(lingerTime))
 		for left := lingerBytes; left > 0; {

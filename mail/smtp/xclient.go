@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// trustedXClient reports whether the host at the other end of the socket, whatever it said of itself, may
-// speak for others (Postfix's XCLIENT_README).
+// trustedXClient reports whether the host at the other end of the socket, whatever it said of
+// itself, may speak for others (Postfix's XCLIENT_README).
 func (c *Conn) trustedXClient() bool { return trusts(c.v.cfg.XClient, c.x.sock.RemoteAddr()) }
 
 // xclient answers XCLIENT: the session begins anew with the attributes of another client.

@@ -8,8 +8,8 @@ import (
 
 var errXtext = errors.New("not xtext of printable characters")
 
-// decodeXtext decodes xtext (RFC 3461, section 4). What decodes to anything but printable ASCII is refused:
-// the values end up in header fields of reports.
+// decodeXtext decodes xtext (RFC 3461, section 4). What decodes to anything but printable ASCII is
+// refused: the values end up in header fields of reports.
 func decodeXtext(s string) (string, error) {
 	if strings.IndexByte(s, '+') < 0 {
 		for i := 0; i < len(s); i++ {
@@ -67,8 +67,8 @@ func upperHex(c byte) int {
 	return -1
 }
 
-// decodeUTF8Addr decodes utf-8-addr-xtext and utf-8-addr-unitext (RFC 6533, section 3), of which the second
-// is the first with the characters above ASCII written as they are.
+// decodeUTF8Addr decodes utf-8-addr-xtext and utf-8-addr-unitext (RFC 6533, section 3), of which
+// the second is the first with the characters above ASCII written as they are.
 func decodeUTF8Addr(s string) (string, error) {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -93,8 +93,8 @@ func decodeUTF8Addr(s string) (string, error) {
 	return string(b), nil
 }
 
-// unicodeChar reads "\x{HEX}" at the head of s and returns the character and the length of its encoding, 0
-// where it is none.
+// unicodeChar reads "\x{HEX}" at the head of s and returns the character and the length of its
+// encoding, 0 where it is none.
 func unicodeChar(s string) (rune, int) {
 	end := strings.IndexByte(s, '}')
 	if !strings.HasPrefix(s, `\x{`) || end < 5 || end > 9 {
@@ -114,8 +114,8 @@ func unicodeChar(s string) (rune, int) {
 	return r, end + 1
 }
 
-// appendUTF8Addr appends an address for ORCPT: as it is for a peer with SMTPUTF8, else in ASCII with
-// "\x{HEX}" for what is not.
+// appendUTF8Addr appends an address for ORCPT: as it is for a peer with SMTPUTF8, else in ASCII
+// with "\x{HEX}" for what is not.
 func appendUTF8Addr(dst []byte, s string, smtputf8 bool) []byte {
 	const hex = "0123456789ABCDEF"
 	for _, r := range s {
