@@ -20,6 +20,7 @@ var realBlocks = []struct {
 	hash string
 	txs  int
 }{
+	{"0277647.btcd.dat", "0000000000000000054a714e580b16c583701712ab91060e92dbde6eb1e052a8", 213},
 	{"0413567.bin", "0000000000000000025aff8be8a55df8f89c77296db6198f272d6577325d4069", 1557},
 	{"0866342.bin", "000000000000000000014ce9ba7c6760053c3c82ce6ab43d60afb101d3c8f1f1", 4864},
 	{"block300025.raw", "0000000000000000821c4e0acc40f88bedbce3b73ba2358b5ade58a9022cc78c", 461},
@@ -28,8 +29,14 @@ var realBlocks = []struct {
 	{"block898352.raw", "00000000c269ad542ed9ac684cb5fa6df340d5feee0e040590225c7332b98fca", 10},
 }
 
+// readBlock returns the octets of a block, without magic and length where the file has them.
 func readBlock(t testing.TB, file string) []byte {
-	return vectors.Read(t, path.Join("bitcoin/blocks", file))
+	raw := vectors.Read(t, path.Join("bitcoin/blocks", file))
+	magic := Mainnet().Magic
+	if bytes.HasPrefix(raw, magic[:]) && int(binary.LittleEndian.Uint32(raw[4:])) == len(raw)-8 {
+		raw = raw[8:]
+	}
+	return raw
 }
 
 func TestRealBlocks(t *testing.T) {

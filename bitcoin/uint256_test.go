@@ -29,7 +29,7 @@ func randomUint256(r *rand.Rand) Uint256 {
 // TestUint256AgainstBig holds every operation against math/big.
 func TestUint256AgainstBig(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 100_000 {
+	for range 20_000 {
 		x, y := randomUint256(r), randomUint256(r)
 		n, m := uint(r.IntN(300)), r.Uint32()
 		bx, by := x.Big(), y.Big()

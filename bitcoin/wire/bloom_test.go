@@ -120,6 +120,27 @@ func TestBloomMatch(t *testing.T) {
 	}
 }
 
+// A push is as long as four octets say: another implementation read only two of them.
+func TestLongPush(t *testing.T) {
+	data := bytes.Repeat([]byte{7}, 1<<16+5)
+	for name, row := range map[string]struct {
+		script []byte
+		want   bool
+	}{
+		"OP_PUSHDATA4 of 65,541":        {append(unhex(t, "4e05000100"), data...), true},
+		"OP_PUSHDATA4 that is too long": {append(unhex(t, "4e06000100"), data...), false},
+		"OP_PUSHDATA4 of 2^32-1":        {append(unhex(t, "4effffffff"), data...), false},
+		"OP_PUSHDATA4 without a length": {unhex(t, "4e0500"), false},
+		"OP_PUSHDATA2 of 5":             {append(unhex(t, "4d0500"), data...), false},
+	} {
+		f := NewBloom(1, 0.000001, 0, BloomUpdateNone)
+		f.Add(data)
+		if f.hasPush(row.script) != row.want {
+			t.Errorf("%s: %v", name, !row.want)
+		}
+	}
+}
+
 func TestIsBareKeys(t *testing.T) {
 	short, long := "21 02"+strings.Repeat("11", 32), "41 04"+strings.Repeat("11", 64)
 	for script, want := range map[string]bool{

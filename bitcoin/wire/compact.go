@@ -33,8 +33,9 @@ type CmpctBlock struct {
 	Prefilled []Prefilled
 }
 
-// NewCmpctBlock returns the compact form of a block. It carries the coinbase whole. The nonce must
-// be random: it keeps others from making transactions whose short ids collide.
+// NewCmpctBlock returns the compact form of a block, which has at least a coinbase: that it carries
+// whole. The nonce must be random: it keeps others from making transactions whose short ids
+// collide.
 func NewCmpctBlock(block *bitcoin.Block, nonce uint64) *CmpctBlock {
 	m := &CmpctBlock{
 		Header:    block.Header,

@@ -18,8 +18,8 @@ type Config struct {
 	// the other takes what comes. Without, both speak v1.
 	V2 bool
 
-	// Reserve, if not nil, is called before memory is taken for a payload of so many octets. It may
-	// wait; an error ends the connection.
+	// Reserve, if not nil, is called before memory is taken for a payload, or a decoy, of so many
+	// octets. It may wait; an error ends the connection.
 	Reserve func(octets int) error
 
 	// Random is the source of keys and garbage; nil for the operating system's.
@@ -120,10 +120,17 @@ func (c *Conn) writeAll(sends <-chan []byte) error {
 
 func (c *Conn) readHandshake(h *Handshake, sends chan<- []byte) error {
 	var small [64]byte // garbage is read octet by octet
-	for heard := false; h.Want() > 0; heard = true {
+	heard := false
+	for h.Want() > 0 {
 		b := small[:min(h.Want(), len(small))]
-		_, err := io.ReadFull(c.r, b)
-		if err != nil && c.initiator && !heard && !errors.Is(err, io.ErrUnexpectedEOF) {
+		if h.Want() > len(small) { // a decoy
+			if err := c.reserve(h.Want()); err != nil {
+				return err
+			}
+		}
+		n, err := io.ReadFull(c.r, b)
+		heard = heard || n > 0
+		if err != nil && c.initiator && !heard {
 			return fmt.Errorf("%w: %w", ErrNotV2, err)
 		}
 		if err == nil && len(b) < h.Want() {

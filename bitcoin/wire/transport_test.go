@@ -131,6 +131,21 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Nor does a large decoy in the handshake get by unasked.
+func TestReserveInHandshake(t *testing.T) {
+	left, right := net.Pipe()
+	refused := errors.New("no more")
+	a := NewConn(left, true, Config{Magic: testMagic, V2: true})
+	b := NewConn(right, false, Config{Magic: testMagic, V2: true,
+		Reserve: func(n int) error { return refused }})
+	done := make(chan error, 1)
+	go func() { done <- b.Handshake() }()
+	err := a.run(newHandshake(testMagic, true, testKey(t, 1), nil, []int{100_000}))
+	if bErr := <-done; !errors.Is(bErr, refused) || err == nil {
+		t.Errorf("responder: %v; initiator: %v", bErr, err)
+	}
+}
+
 // A header that promises 4 MB and brings nothing costs 256 KiB.
 func TestReadGrows(t *testing.T) {
 	c := v1Reader(make([]byte, 10))
