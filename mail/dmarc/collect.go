@@ -200,7 +200,6 @@ func (c *Collector) Take(begin, end time.Time) []Due {
 }
 
 func (c *Collector) report(domain string, b *bucket, begin, end time.Time) *Report {
-	rec := b.Record
 	r := &Report{
 		Version: "1.0",
 		Metadata: Metadata{
@@ -212,24 +211,11 @@ func (c *Collector) report(domain string, b *bucket, begin, end time.Time) *Repo
 			Range:     DateRange{Seconds{begin}, Seconds{end}},
 			Generator: c.cfg.Software,
 		},
-		Published: Published{
-			Domain:    domain,
-			Discovery: "treewalk",
-			Policy:    rec.Policy,
-			Sub:       rec.Subdomains,
-			NonExist:  rec.NonExistent,
-			ADKIM:     mode(rec.StrictDKIM),
-			ASPF:      mode(rec.StrictSPF),
-			FO:        rec.FailureOptions,
-			Testing:   "n",
-		},
+		Published: published(domain, b.Record),
 	}
-	if rec.Testing {
-		r.Published.Testing = "y"
-	}
-	notes := slices.Clone(rec.Faults)
+	notes := slices.Clone(b.Record.Faults)
 	if b.Dropped > 0 {
-		notes = append(notes, fmt.Sprintf("%d messages are not in this report, which has %d records",
+		notes = append(notes, fmt.Sprintf("%d messages are not in this report of %d records",
 			b.Dropped, c.cfg.MaxRows))
 	}
 	if len(notes) > 0 { // one element only (RFC 9990, section 3.1.1.3)
@@ -245,6 +231,24 @@ func (c *Collector) report(domain string, b *bucket, begin, end time.Time) *Repo
 		return strings.Compare(a.key(), b.key())
 	})
 	return r
+}
+
+func published(domain string, rec *Record) Published {
+	p := Published{
+		Domain:    domain,
+		Discovery: "treewalk",
+		Policy:    rec.Policy,
+		Sub:       rec.Subdomains,
+		NonExist:  rec.NonExistent,
+		ADKIM:     mode(rec.StrictDKIM),
+		ASPF:      mode(rec.StrictSPF),
+		FO:        rec.FailureOptions,
+		Testing:   "n",
+	}
+	if rec.Testing {
+		p.Testing = "y"
+	}
+	return p
 }
 
 func mode(strict bool) string {

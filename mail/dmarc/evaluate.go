@@ -159,20 +159,20 @@ func (e *evaluation) align(ctx context.Context, domains []string, strict bool) A
 			continue
 		}
 		org, err := e.organize(ctx)
-		if err == nil && !within(name, org) {
+		if err != nil {
+			a.Err = err
+			return a
+		}
+		if !within(name, org) {
 			continue
 		}
 		walked[name] = true
-		same := false
-		if err == nil {
-			same, err = e.belongs(ctx, name, org)
+		same, err := e.belongs(ctx, name, org)
+		if same {
+			return Alignment{Aligned: true, Domain: name}
 		}
 		if err != nil {
 			a.Err = err
-			continue
-		}
-		if same {
-			return Alignment{Aligned: true, Domain: name}
 		}
 	}
 	return a

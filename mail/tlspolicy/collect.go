@@ -62,64 +62,65 @@ func NewCollector(cfg CollectorConfig) *Collector {
 	return &Collector{cfg: cfg, domains: make(map[string]*domainCount)}
 }
 
-// Add counts a connection under each policy that applied to it. A failure counts under the policy
-// that was violated, and under all where it was none in particular. What went wrong with a policy
-// itself is a failure of that policy, too.
+// Add counts a connection under each policy that applied to it. What went wrong counts under the
+// policy that it is about, under all where it is about none in particular, and under an entry of
+// its own where the policy could not be had. A TLSA policy is counted for the domain and for the
+// name that the records stand at.
 func (c *Collector) Add(s *Session) {
+	failures := s.Decision.Troubles
+	if s.Failure != nil {
+		failures = append(slices.Clip(failures), s.Failure)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, policy := range s.Decision.Applied {
-		pc := c.policy(policy)
-		if pc == nil {
-			continue
-		}
-		failed := false
-		failures := s.Decision.Troubles
-		if s.Failure != nil {
-			failures = append(slices.Clip(failures), s.Failure)
-		}
-		for _, f := range failures {
-			if f.Policy == policy.Type || f.Policy == "" {
-				c.detail(c.domains[policy.Domain], pc, f, s)
-				failed = true
-			}
-		}
-		if failed {
-			pc.Summary.Failed++
-		} else {
-			pc.Summary.Successful++
+		c.count(s.Decision.domain, policy, failures, s)
+		if policy.Type == PolicyTLSA && policy.Domain != s.Decision.domain {
+			c.count(policy.Domain, policy, failures, s)
 		}
 	}
-	c.fetchTroubles(s)
+	for _, f := range failures {
+		has := func(a Applied) bool { return a.Type == f.Policy }
+		if f.Policy != "" && !slices.ContainsFunc(s.Decision.Applied, has) {
+			absent := Applied{Type: f.Policy, Domain: s.Decision.domain}
+			c.count(s.Decision.domain, absent, []*Failure{f}, s)
+		}
+	}
 }
 
-// fetchTroubles counts a policy that could not be had, under an entry of its own: there are no
-// strings.
-func (c *Collector) fetchTroubles(s *Session) {
-	applied := s.Decision.Applied
-	domain := applied[0].Domain
-	for _, f := range s.Decision.Troubles {
-		if slices.ContainsFunc(applied, func(a Applied) bool { return a.Type == f.Policy }) {
-			continue
-		}
-		if pc := c.policy(Applied{Type: f.Policy, Domain: domain}); pc != nil {
+// count is called with mu held. A connection that was given up because of another policy says
+// nothing of this one.
+func (c *Collector) count(domain string, policy Applied, failures []*Failure, s *Session) {
+	pc := c.policy(domain, policy)
+	if pc == nil {
+		return
+	}
+	failed := false
+	for _, f := range failures {
+		if f.Policy == policy.Type || f.Policy == "" {
 			c.detail(c.domains[domain], pc, f, s)
-			pc.Summary.Failed++
+			failed = true
 		}
+	}
+	switch {
+	case failed:
+		pc.Summary.Failed++
+	case s.Failure == nil || !s.Failure.Enforced:
+		pc.Summary.Successful++
 	}
 }
 
 // policy finds or makes the entry of a policy; nil where there are too many. Called with mu held.
-func (c *Collector) policy(a Applied) *policyCount {
-	d := c.domains[a.Domain]
+func (c *Collector) policy(domain string, a Applied) *policyCount {
+	d := c.domains[domain]
 	if d == nil {
 		if len(c.domains) >= c.cfg.MaxDomains {
 			return nil
 		}
 		d = &domainCount{Policies: make(map[string]*policyCount)}
-		c.domains[a.Domain] = d
+		c.domains[domain] = d
 	}
-	key := fmt.Sprintf("%s %q %q", a.Type, a.Strings, a.MX)
+	key := fmt.Sprintf("%s %q %q %q", a.Type, a.Domain, a.Strings, a.MX)
 	pc := d.Policies[key]
 	if pc == nil && len(d.Policies) < maxVariants {
 		pc = &policyCount{Policy: a, Details: make(map[string]*FailureDetail)}
@@ -185,6 +186,7 @@ func (c *Collector) Take(start, end time.Time) []*Report {
 			Organization: c.cfg.Organization,
 			Range:        DateRange{start.UTC(), end.UTC()},
 			Contact:      c.cfg.Contact,
+			Domain:       domain,
 			ID: fmt.Sprintf("%s_%s@%s", start.UTC().Format(time.DateOnly), domain,
 				c.cfg.Submitter),
 		}
@@ -196,7 +198,7 @@ func (c *Collector) Take(start, end time.Time) []*Report {
 		})
 		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b *Report) int { return strings.Compare(a.Domain(), b.Domain()) })
+	slices.SortFunc(out, func(a, b *Report) int { return strings.Compare(a.Domain, b.Domain) })
 	return out
 }
 
@@ -209,14 +211,6 @@ func (pc *policyCount) result() PolicyResult {
 		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
 	})
 	return p
-}
-
-// Domain is the domain that the report is about.
-func (r *Report) Domain() string {
-	if len(r.Policies) == 0 {
-		return ""
-	}
-	return r.Policies[0].Policy.Domain
 }
 
 // JSON returns the report as RFC 8460, section 4.4, has it, packed by gzip.
@@ -236,7 +230,7 @@ func (r *Report) JSON() ([]byte, error) {
 
 // FileName is the name of RFC 8460, section 5.1.
 func (r *Report) FileName(submitter string) string {
-	return fmt.Sprintf("%s!%s!%d!%d.json.gz", submitter, r.Domain(), r.Range.Start.Unix(),
+	return fmt.Sprintf("%s!%s!%d!%d.json.gz", submitter, r.Domain, r.Range.Start.Unix(),
 		r.Range.End.Unix())
 }
 
@@ -251,18 +245,18 @@ func (r *Report) Mail(from, to mail.Address, submitter string, now time.Time) ([
 	c := mail.Carrier{
 		From: from,
 		To:   to,
-		Subject: fmt.Sprintf("Report Domain: %s Submitter: %s Report-ID: <%s>", r.Domain(),
+		Subject: fmt.Sprintf("Report Domain: %s Submitter: %s Report-ID: <%s>", r.Domain,
 			submitter, r.ID),
 		MessageID: "<" + r.ID + ">",
 		Date:      now,
 		Fields: []string{
-			"TLS-Report-Domain: " + r.Domain(),
+			"TLS-Report-Domain: " + r.Domain,
 			"TLS-Report-Submitter: " + submitter,
-			"TLS-Required: No", // RFC 8689, section 5
+			"TLS-Required: No", // RFC 8689, section 3
 		},
 		ReportType: `"tlsrpt"`,
 		Text: fmt.Sprintf("This is a report (RFC 8460) of %s about TLS connections to the mail\n"+
-			"servers of %s, from %s to %s.\n", submitter, r.Domain(),
+			"servers of %s, from %s to %s.\n", submitter, r.Domain,
 			r.Range.Start.Format(time.RFC3339), r.Range.End.Format(time.RFC3339)),
 		Type: "application/tlsrpt+gzip",
 		Name: r.FileName(submitter),

@@ -65,14 +65,14 @@ func (p *Policies) dane(ctx context.Context, d *Decision, q Query) daneState {
 		if err != nil || !secure || len(records) == 0 {
 			continue
 		}
-		d.Applied = append(d.Applied, appliedTLSA(q, records))
+		d.Applied = append(d.Applied, appliedTLSA(q.Host, base, records))
 		d.records = usable(records)
 		if len(d.records) == 0 {
 			d.Troubles = append(d.Troubles, &Failure{Type: TLSAInvalid, Policy: PolicyTLSA,
 				Err: fmt.Errorf("no usable TLSA record of %s among %d", base, len(records))})
 			return daneUnusable
 		}
-		// RFC 7672, section 3.2.3: the base domain, the next hop's, and the server's as MX has it.
+		// RFC 7672, section 3.2.2: the base domain, the next hop's, and the server's as MX has it.
 		d.names = []string{base, q.Host, expanded, q.Domain.ASCII()}
 		return daneUsable
 	}

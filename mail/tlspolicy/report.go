@@ -60,6 +60,9 @@ type Report struct {
 	Contact      string         `json:"contact-info"`
 	ID           string         `json:"report-id"`
 	Policies     []PolicyResult `json:"policies"`
+	// Domain is the one the report is about, and goes to; in a report that was read, the first that
+	// has a policy.
+	Domain string `json:"-"`
 }
 
 // DateRange is the time a report is about.
@@ -216,6 +219,7 @@ func (r *Report) check() error {
 	case len(r.Policies) > maxPolicies:
 		return fmt.Errorf("more than %d policies", maxPolicies)
 	}
+	r.Domain = r.firstDomain()
 	details := 0
 	texts := []*string{&r.Organization, &r.Contact, &r.ID}
 	for i := range r.Policies {
@@ -239,10 +243,21 @@ func (r *Report) check() error {
 	return nil
 }
 
+// firstDomain prefers one of mail to the name of a server, which TLSA policies have.
+func (r *Report) firstDomain() string {
+	for _, p := range r.Policies {
+		if p.Policy.Type != PolicyTLSA {
+			return p.Policy.Domain
+		}
+	}
+	return r.Policies[0].Policy.Domain
+}
+
 // appliedTLSA is the form of TLSA records in a report: "usage selector matching data", the octets
 // in hex.
-func appliedTLSA(q Query, records []dns.TLSA) Applied {
-	a := Applied{Type: PolicyTLSA, Domain: q.Domain.ASCII(), MX: Texts{q.Host}}
+// The domain of such a policy is the name that the records stand at (RFC 8460, section 1.1).
+func appliedTLSA(host, base string, records []dns.TLSA) Applied {
+	a := Applied{Type: PolicyTLSA, Domain: base, MX: Texts{host}}
 	for _, r := range records {
 		a.Strings = append(a.Strings,
 			fmt.Sprintf("%d %d %d %x", r.Usage, r.Selector, r.MatchingType, r.Data))

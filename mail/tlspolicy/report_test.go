@@ -65,7 +65,7 @@ func TestExample(t *testing.T) {
 	}
 	p := r.Policies[0]
 	if r.Organization != "Company-X" || r.ID != "5065427c-23d3-47ca-b6e0-946ea0e8c4be" ||
-		!r.Range.End.Equal(time.Date(2016, 4, 1, 23, 59, 59, 0, time.UTC)) || r.Domain() != "company-y.example" {
+		!r.Range.End.Equal(time.Date(2016, 4, 1, 23, 59, 59, 0, time.UTC)) || r.Domain != "company-y.example" {
 		t.Errorf("%+v", r)
 	}
 	if p.Policy.Type != PolicySTS || len(p.Policy.Strings) != 4 || p.Policy.MX[0] != "*.mail.company-y.example" ||
@@ -111,7 +111,7 @@ func TestReadRefuses(t *testing.T) {
 
 // enforced is a decision under an enforced MTA-STS policy.
 func enforced(domain string) *Decision {
-	return &Decision{Level: WebPKI, host: "mx." + domain,
+	return &Decision{Level: WebPKI, domain: domain, host: "mx." + domain,
 		Applied: []Applied{{Type: PolicySTS, Domain: domain, Strings: Texts{"version: STSv1"}, MX: Texts{"mx." + domain}}}}
 }
 
@@ -132,20 +132,24 @@ func TestCollector(t *testing.T) {
 	c.Add(session(d, d.Plaintext()))
 
 	both := enforced("example.net")
-	both.Applied = append(both.Applied, Applied{Type: PolicyTLSA, Domain: "example.net", Strings: Texts{"3 1 1 00"}})
-	c.Add(session(both, &Failure{Type: ValidationFailure, Policy: PolicyTLSA, Err: errors.New("x")}))
+	both.Applied = append(both.Applied,
+		Applied{Type: PolicyTLSA, Domain: "mx.example.net", Strings: Texts{"3 1 1 00"}})
+	c.Add(session(both, nil))
+	c.Add(session(both, &Failure{Type: ValidationFailure, Policy: PolicyTLSA, Enforced: true, Err: errors.New("x")}))
 
-	none := &Decision{host: "mx.example.org", Applied: []Applied{{Type: NoPolicy, Domain: "example.org"}},
+	none := &Decision{domain: "example.org", host: "mx.example.org",
+		Applied:  []Applied{{Type: NoPolicy, Domain: "example.org"}},
 		Troubles: []*Failure{{Type: STSFetchError, Policy: PolicySTS, Err: errors.New("404")}}}
 	c.Add(session(none, nil))
 	c.Add(session(none, none.Plaintext()))
+	c.Add(session(none, &Failure{Type: DNSSECInvalid, Policy: PolicyTLSA, Enforced: true, Err: errors.New("x")}))
 
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	reports := c.Take(start, start.Add(24*time.Hour-time.Second))
 	var got []string
 	for _, r := range reports {
 		for _, p := range r.Policies {
-			s := fmt.Sprintf("%s %s %d/%d", r.Domain(), p.Policy.Type, p.Summary.Successful, p.Summary.Failed)
+			s := fmt.Sprintf("%s %s %d/%d", r.Domain, p.Policy.Type, p.Summary.Successful, p.Summary.Failed)
 			for _, f := range p.Details {
 				s += fmt.Sprintf(" %s=%d", f.Type, f.Sessions)
 			}
@@ -154,10 +158,12 @@ func TestCollector(t *testing.T) {
 	}
 	want := []string{
 		"example.com sts 3/3 certificate-expired=2 starttls-not-supported=1",
-		"example.net sts 1/0",
-		"example.net tlsa 0/1 validation-failure=1",
+		"example.net sts 1/0", // not the one that DANE refused
+		"example.net tlsa 1/1 validation-failure=1",
 		"example.org no-policy-found 1/1 starttls-not-supported=1",
-		"example.org sts 0/2 sts-policy-fetch-error=2",
+		"example.org sts 0/3 sts-policy-fetch-error=3",
+		"example.org tlsa 0/1 dnssec-invalid=1",
+		"mx.example.net tlsa 1/1 validation-failure=1",
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
 		t.Errorf("counted\n%s\nwant\n%s", g, w)

@@ -126,20 +126,20 @@ func (r *Report) Post(ctx context.Context, client *http.Client, place string) er
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, place, bytes.NewReader(file))
 	if err != nil {
-		return fmt.Errorf("TLS report about %s: %w", r.Domain(), err)
+		return fmt.Errorf("TLS report about %s: %w", r.Domain, err)
 	}
 	req.Header.Set("Content-Type", "application/tlsrpt+gzip")
 	once := *client
 	once.CheckRedirect = noRedirect // who wants it elsewhere can say so in the record
 	resp, err := once.Do(req)
 	if err != nil {
-		return fmt.Errorf("TLS report about %s: %w", r.Domain(), err)
+		return fmt.Errorf("TLS report about %s: %w", r.Domain, err)
 	}
 	defer resp.Body.Close()
 	// Read a little, so that the connection can be used again.
 	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("TLS report about %s: %s answers %q", r.Domain(), place, resp.Status)
+		return fmt.Errorf("TLS report about %s: %s answers %q", r.Domain, place, resp.Status)
 	}
 	return nil
 }

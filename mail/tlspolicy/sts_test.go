@@ -477,7 +477,8 @@ func TestWaived(t *testing.T) {
 		"tls-required:  no \r\n":                   true,
 		"TLS-Required: yes\r\n":                    false,
 		"TLS-Required: No, really\r\n":             false,
-		"TLS-Required: No\r\nTLS-Required: No\r\n": false,
+		"TLS-Required: No\r\nTLS-Required: No\r\n": true,
+		"TLS-Required: No\r\nTLS-Required: x\r\n":  false,
 		"Subject: TLS-Required: No\r\n":            false,
 	} {
 		h, err := mail.ParseHeader([]byte(header + "\r\n"))

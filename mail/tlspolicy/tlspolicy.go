@@ -69,7 +69,7 @@ type Query struct {
 	Port   uint16 // zero: 25
 	// RequireTLS is that of the message (RFC 8689, section 4.2).
 	RequireTLS bool
-	// Waived is that the message has "TLS-Required: No" (RFC 8689, section 5); RequireTLS wins
+	// Waived is that the message has "TLS-Required: No" (RFC 8689, section 3); RequireTLS wins
 	// over it.
 	Waived bool
 }
@@ -88,6 +88,7 @@ type Decision struct {
 	// Troubles are policies that could not be had, for reports; they do not keep the message.
 	Troubles []*Failure
 
+	domain  string // that the message is for, in ASCII
 	host    string
 	names   []string // that a DANE-TA certificate may have
 	records []dns.TLSA
@@ -103,10 +104,10 @@ type Decision struct {
 // RFC 8461, section 2) and the policy still says which servers are the domain's.
 func (p *Policies) Decide(ctx context.Context, q Query) *Decision {
 	q.Host = strings.ToLower(strings.TrimSuffix(q.Host, "."))
-	d := &Decision{host: q.Host, roots: p.cfg.Roots, now: p.cfg.Now}
+	d := &Decision{domain: q.Domain.ASCII(), host: q.Host, roots: p.cfg.Roots, now: p.cfg.Now}
 	if q.Waived && !q.RequireTLS {
 		d.Explain = "the sender waives protection (TLS-Required: No)"
-		d.Applied = []Applied{{Type: NoPolicy, Domain: q.Domain.ASCII()}}
+		d.Applied = []Applied{{Type: NoPolicy, Domain: d.domain}}
 		return d
 	}
 	sts := p.sts(ctx, d, q)
@@ -126,7 +127,7 @@ func (p *Policies) Decide(ctx context.Context, q Query) *Decision {
 		d.Explain = fmt.Sprintf("%s has neither DANE nor an enforced MTA-STS policy", q.Domain)
 	}
 	if len(d.Applied) == 0 {
-		d.Applied = []Applied{{Type: NoPolicy, Domain: q.Domain.ASCII()}}
+		d.Applied = []Applied{{Type: NoPolicy, Domain: d.domain}}
 	}
 	if q.RequireTLS && d.Failure == nil {
 		d.require(q, sts)
@@ -187,7 +188,7 @@ func (d *Decision) TLSConfig(base *tls.Config) *tls.Config {
 	if cfg.MinVersion == 0 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8996
 	}
-	// RFC 7672, section 8.1: the TLSA base domain; RFC 8461, section 4.3: the MX host.
+	// RFC 7672, section 8.1: the TLSA base domain; RFC 8461, section 7.1: the MX host.
 	cfg.ServerName = d.host
 	if len(d.names) > 0 {
 		cfg.ServerName = d.names[0]
@@ -283,11 +284,16 @@ func (d *Decision) WithoutExtension() *Failure {
 		Err: fmt.Errorf("%s does not offer REQUIRETLS, which the sender requires", d.host)}
 }
 
-// Waived says whether a message has the field "TLS-Required: No": once, with that value, as
-// anything else is to be ignored (RFC 8689, section 5).
+// Waived says whether a message has the field "TLS-Required: No" (RFC 8689, section 3), and none
+// with another value: no other is defined, and protection is not taken away on a doubt.
 func Waived(h mail.Header) bool {
 	fields := h.All("TLS-Required")
-	return len(fields) == 1 && strings.EqualFold(fields[0].Value(), "no")
+	for _, f := range fields {
+		if !strings.EqualFold(f.Value(), "no") {
+			return false
+		}
+	}
+	return len(fields) > 0
 }
 
 // Failure is why a server or policy does not do.
