@@ -61,7 +61,8 @@ func TestXClient(t *testing.T) {
 		c.XClient = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		session := c.NewSession
 		c.NewSession = func(ctx context.Context, conn *Conn) (Session, error) {
-			rec.note("from %s to %s helo=%s account=%s", conn.RemoteAddr(), conn.LocalAddr(), conn.Helo(), conn.Account())
+			rec.note("from %s to %s helo=%s account=%s",
+				conn.RemoteAddr(), conn.LocalAddr(), conn.Helo(), conn.Account())
 			return session(ctx, conn)
 		}
 	}

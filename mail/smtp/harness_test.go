@@ -480,3 +480,33 @@ func withNonce(line, nonce string) string {
 	}
 	return "334 " + b64(strings.ReplaceAll(string(b), "%nonce%", nonce+"more")) + "\r\n"
 }
+
+// played is a connection whose client is a recording: no kernel, no other goroutine.
+type played struct {
+	net.Conn
+	steps [][]byte
+	at    int
+	left  int // how often to begin again behind the first step
+}
+
+func (p *played) Read(b []byte) (int, error) {
+	if p.at == len(p.steps) {
+		if p.left--; p.left <= 0 {
+			return 0, io.EOF
+		}
+		p.at = 1
+	}
+	n := copy(b, p.steps[p.at])
+	if n < len(p.steps[p.at]) {
+		panic("steps must fit the buffer")
+	}
+	p.at++
+	return n, nil
+}
+
+func (p *played) Write(b []byte) (int, error)      { return len(b), nil }
+func (p *played) SetReadDeadline(time.Time) error  { return nil }
+func (p *played) SetWriteDeadline(time.Time) error { return nil }
+func (p *played) Close() error                     { return nil }
+func (p *played) RemoteAddr() net.Addr             { return nil }
+func (p *played) LocalAddr() net.Addr              { return nil }

@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -135,14 +134,14 @@ func TestOutOfStep(t *testing.T) {
 			= logout`},
 		{"AUTH", func(c *Config, _ *recorder) {
 			c.PlaintextAuth = true
-			c.Password = func(context.Context, *Conn, string, string) (string, error) { return "x", nil }
+			c.Password = anybody
 		}, hello + `
 			c> "AUTH PLAIN AGEAYg==\r\nNOOP\r\n"
 			s: 554 5.5.0 *
 			s: EOF`},
 		{"an answer to AUTH", func(c *Config, _ *recorder) {
 			c.PlaintextAuth = true
-			c.Password = func(context.Context, *Conn, string, string) (string, error) { return "x", nil }
+			c.Password = anybody
 		}, hello + `
 			c: AUTH LOGIN
 			s: 334 VXNlcm5hbWU6

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/pbkdf2"
@@ -48,7 +49,8 @@ func TestRFC7677(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := bare + "," + serverFirst + ",c=biws,r=" + full
-	if got := base64.StdEncoding.EncodeToString(clientProof(salted, message)); !strings.HasSuffix(clientFinal, ",p="+got) {
+	got := base64.StdEncoding.EncodeToString(clientProof(salted, message))
+	if !strings.HasSuffix(clientFinal, ",p="+got) {
 		t.Errorf("proof %s", got)
 	}
 	proof, withoutProof, err := parseClientFinal(clientFinal, full, "n,,")
@@ -59,7 +61,8 @@ func TestRFC7677(t *testing.T) {
 	if !provesKey(keys.StoredKey, bare+","+serverFirst+","+withoutProof, proof) {
 		t.Error("proof not accepted")
 	}
-	if got := base64.StdEncoding.EncodeToString(sum(keys.ServerKey, message)); got != verifier {
+	got = base64.StdEncoding.EncodeToString(sum(keys.ServerKey, message))
+	if got != verifier {
 		t.Errorf("verifier %s", got)
 	}
 }
@@ -78,7 +81,8 @@ func TestChannelBinding(t *testing.T) {
 		var r *Reply
 		if err := authOver(t, addr, version, func(s *tls.ConnectionState) {
 			*s = otherConnection(t, addr, version)
-			s.PeerCertificates = []*x509.Certificate{{SignatureAlgorithm: x509.ECDSAWithSHA256, Raw: []byte("other")}}
+			s.PeerCertificates = []*x509.Certificate{
+				{SignatureAlgorithm: x509.ECDSAWithSHA256, Raw: []byte("other")}}
 		}); !errors.As(err, &r) || r.Code != 535 {
 			t.Errorf("%s with another's binding: %v", tls.VersionName(version), err)
 		}
@@ -155,19 +159,25 @@ func TestEndPointHash(t *testing.T) {
 // TestLeafIsNoted finds the certificate of a server with several, chosen by name or by a function.
 func TestLeafIsNoted(t *testing.T) {
 	for name, cfg := range map[string]*tls.Config{
-		"list":     serverTLS,
-		"function": {GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serverTLS.Certificates[0], nil }},
-		"config":   {GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return serverTLS, nil }},
+		"list": serverTLS,
+		"function": {GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &serverTLS.Certificates[0], nil
+		}},
+		"config": {GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return serverTLS, nil
+		}},
 	} {
 		near, far := net.Pipe()
 		go tls.Client(near, clientTLS).Handshake()
 		x := &wire{}
 		x.init(far, nil, nil)
 		x.clk = stopped{}
-		if err := x.handshake(background(t), func(under net.Conn) *tls.Conn { return tls.Server(under, noteLeaf(cfg)) }); err != nil {
+		layer := func(under net.Conn) *tls.Conn { return tls.Server(under, noteLeaf(cfg)) }
+		if err := x.handshake(background(t), layer); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if leaf := x.ownLeaf(); leaf == nil || string(leaf.Raw) != string(serverTLS.Certificates[0].Certificate[0]) {
+		want := serverTLS.Certificates[0].Certificate[0]
+		if leaf := x.ownLeaf(); leaf == nil || !bytes.Equal(leaf.Raw, want) {
 			t.Errorf("%s: leaf not noted", name)
 		}
 		near.Close()

@@ -264,7 +264,8 @@ func TestLimits(t *testing.T) {
 	t.Run("MAILMAX", func(t *testing.T) {
 		c := client(t, ClientConfig{}, greets("PIPELINING", "LIMITS RCPTMAX=2 MAILMAX=1")+group+"wait")
 		results, err := c.Send(background(t), three, strings.NewReader(""), 0)
-		if !errors.Is(err, ErrNoMoreMessages) || outcome(results) != "data 250 first, data 250 first, -" || c.Reusable() {
+		if !errors.Is(err, ErrNoMoreMessages) || c.Reusable() ||
+			outcome(results) != "data 250 first, data 250 first, -" {
 			t.Errorf("%s, %v", outcome(results), err)
 		}
 	})
@@ -272,6 +273,14 @@ func TestLimits(t *testing.T) {
 
 // TestCannotSend is about messages that a server cannot take: nothing is sent.
 func TestCannotSend(t *testing.T) {
+	binary := func(e *mail.Envelope) { e.Body = mail.BodyBinaryMIME }
+	utf8 := func(e *mail.Envelope) { e.SMTPUTF8 = true }
+	utf8From := func(e *mail.Envelope) { e.From.Local = "ä" }
+	utf8To := func(e *mail.Envelope) { e.Recipients[0].Address.Local = "ä" }
+	requireTLS := func(e *mail.Envelope) { e.RequireTLS = true }
+	hold := func(e *mail.Envelope) { e.HoldUntil = time.Now().Add(time.Hour) }
+	evilTo := func(e *mail.Envelope) { e.Recipients[0].Address.Local = "a>\r\nDATA" }
+	filler := strings.Repeat("x", inSize-5)
 	plain := "Subject: x\r\n\r\nx\r\n"
 	for _, tt := range []struct {
 		name   string
@@ -287,21 +296,21 @@ func TestCannotSend(t *testing.T) {
 		{"two CR", "", nil, "a\r\r\n", ErrMalformed},
 		{"LF.CRLF", "CHUNKING", nil, "a\n.\r\nb", ErrMalformed},
 		{"NUL", "CHUNKING", nil, "a\x00\r\n", ErrMalformed},
-		{"bare CR between two pieces", "", nil, strings.Repeat("x", inSize-5) + "\rx\r\n", ErrMalformed},
-		{"bare LF between two pieces", "", nil, strings.Repeat("x", inSize-4) + "\nx\r\n", ErrMalformed},
+		{"bare CR between two pieces", "", nil, filler + "\rx\r\n", ErrMalformed},
+		{"bare LF between two pieces", "", nil, filler + "x\nx\r\n", ErrMalformed},
 		{"8-bit", "", nil, plain + "ä\r\n", ErrNeeds8BitMIME},
 		{"8-bit far behind", "", nil, strings.Repeat(plain, 5000) + "\xff\r\n", ErrNeeds8BitMIME},
-		{"binary", "BINARYMIME", func(e *mail.Envelope) { e.Body = mail.BodyBinaryMIME }, "\x00", ErrNeedsBinary},
-		{"binary without BINARYMIME", "CHUNKING", func(e *mail.Envelope) { e.Body = mail.BodyBinaryMIME }, "a\nb", ErrNeedsBinary},
+		{"binary", "BINARYMIME", binary, "\x00", ErrNeedsBinary},
+		{"binary without BINARYMIME", "CHUNKING", binary, "a\nb", ErrNeedsBinary},
 		{"too large", "SIZE 10", nil, plain, ErrTooLarge},
-		{"header in UTF-8", "8BITMIME", func(e *mail.Envelope) { e.SMTPUTF8 = true }, "Subject: ä\r\n\r\n", ErrNeedsSMTPUTF8},
-		{"sender in UTF-8", "8BITMIME", func(e *mail.Envelope) { e.From.Local = "ä" }, plain, ErrNeedsSMTPUTF8},
-		{"recipient in UTF-8", "8BITMIME", func(e *mail.Envelope) { e.Recipients[0].Address.Local = "ä" }, plain, ErrNeedsSMTPUTF8},
-		{"REQUIRETLS not offered", "", func(e *mail.Envelope) { e.RequireTLS = true }, plain, ErrNeedsTLS},
-		{"REQUIRETLS over plaintext", "REQUIRETLS", func(e *mail.Envelope) { e.RequireTLS = true }, plain, ErrNeedsTLS},
-		{"FUTURERELEASE", "", func(e *mail.Envelope) { e.HoldUntil = time.Now().Add(time.Hour) }, plain, ErrNeedsHold},
-		{"FUTURERELEASE not so long", "FUTURERELEASE 60 2030-01-01T00:00:00Z", func(e *mail.Envelope) { e.HoldUntil = time.Now().Add(time.Hour) }, plain, ErrNeedsHold},
-		{"address with a line end", "", func(e *mail.Envelope) { e.Recipients[0].Address.Local = "a>\r\nDATA" }, plain, ErrAddress},
+		{"header in UTF-8", "8BITMIME", utf8, "Subject: ä\r\n\r\n", ErrNeedsSMTPUTF8},
+		{"sender in UTF-8", "8BITMIME", utf8From, plain, ErrNeedsSMTPUTF8},
+		{"recipient in UTF-8", "8BITMIME", utf8To, plain, ErrNeedsSMTPUTF8},
+		{"REQUIRETLS not offered", "", requireTLS, plain, ErrNeedsTLS},
+		{"REQUIRETLS over plaintext", "REQUIRETLS", requireTLS, plain, ErrNeedsTLS},
+		{"FUTURERELEASE", "", hold, plain, ErrNeedsHold},
+		{"FUTURERELEASE not so long", "FUTURERELEASE 60 2030-01-01T00:00:00Z", hold, plain, ErrNeedsHold},
+		{"address with a line end", "", evilTo, plain, ErrAddress},
 		{"shorter than said", "", nil, "", io.ErrUnexpectedEOF},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -335,9 +344,10 @@ func TestParameters(t *testing.T) {
 		return &mail.Envelope{
 			From: mail.Address{Local: "a", Domain: "bücher.example"}, Ret: mail.RetHeaders, EnvID: "id+1=x",
 			Recipients: []mail.Recipient{
-				{Address: mail.Address{Local: "b c", Domain: "example.com"}, Notify: mail.NotifySuccess | mail.NotifyDelay,
-					ORcpt: "rfc822;b c@example.com"},
-				{Address: mail.Address{Local: "d", Domain: "example.com"}, Notify: mail.NotifyNever, ORcpt: "utf-8;ä\\@example.com"},
+				{Address: mail.Address{Local: "b c", Domain: "example.com"},
+					Notify: mail.NotifySuccess | mail.NotifyDelay, ORcpt: "rfc822;b c@example.com"},
+				{Address: mail.Address{Local: "d", Domain: "example.com"},
+					Notify: mail.NotifyNever, ORcpt: "utf-8;ä\\@example.com"},
 			},
 		}
 	}
@@ -357,7 +367,9 @@ func TestParameters(t *testing.T) {
 			`MAIL FROM:<a@bücher.example> SMTPUTF8 RET=HDRS ENVID=id+2B1+3Dx\r\n` +
 				`RCPT TO:<\"b c\"@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+20c@example.com\r\n` +
 				`RCPT TO:<d@example.com> NOTIFY=NEVER ORCPT=utf-8;ä\\x{5C}@example.com\r\nDATA\r\n`},
-		{"null path", "PIPELINING", func(e *mail.Envelope) { e.From, e.Recipients = mail.Address{}, e.Recipients[1:] }, "x\r\n",
+		{"null path", "PIPELINING", func(e *mail.Envelope) {
+			e.From, e.Recipients = mail.Address{}, e.Recipients[1:]
+		}, "x\r\n",
 			`MAIL FROM:<>\r\nRCPT TO:<d@example.com>\r\nDATA\r\n`},
 		{"ORCPT of no type, or one that is none", "PIPELINING\nDSN", func(e *mail.Envelope) {
 			e.From, e.Ret, e.EnvID = mail.Address{}, "", ""
@@ -462,7 +474,8 @@ func TestLastWords(t *testing.T) {
 		s: 354 go on
 		s: 552 5.3.4 too big`)
 	msg := strings.Repeat(strings.Repeat("x", 998)+"\r\n", 20000)
-	results, err := c.Send(background(t), envelope(t, "a@example.org", "b@example.com"), strings.NewReader(msg), int64(len(msg)))
+	results, err := c.Send(background(t), envelope(t, "a@example.org", "b@example.com"),
+		strings.NewReader(msg), int64(len(msg)))
 	var r *Reply
 	if err == nil && results[0].Reply.Code != 552 || err != nil && errors.As(err, &r) && r.Code != 552 {
 		t.Errorf("%s, %v", outcome(results), err)
@@ -504,7 +517,13 @@ func TestGreetings(t *testing.T) {
 		}
 		c.Close()
 	}
-	c := client(t, ClientConfig{}, "s: 220-hello\ns: 220 you\nc: EHLO *\ns: 502 what\nc: HELO client.example.org\ns: 250 hello")
+	c := client(t, ClientConfig{}, `
+		s: 220-hello
+		s: 220 you
+		c: EHLO *
+		s: 502 what
+		c: HELO client.example.org
+		s: 250 hello`)
 	if c.esmtp || c.Greeting().Text != "hello\nyou" {
 		t.Errorf("greeting %+v", c.Greeting())
 	}
@@ -588,8 +607,9 @@ func TestLMTPClient(t *testing.T) {
 	cfg.LMTP = true
 	c := connect(t, start(t, cfg), ClientConfig{LMTP: true})
 	for range 2 {
-		results := send(t, c, envelope(t, "", "b@example.com", "unknown@example.com", "full@example.com"), "x\r\n")
-		if got := outcome(results); got != "data 250 2.0.0 OK, rcpt 550 5.1.1 no such user, data 452 4.2.2 mailbox full" {
+		env := envelope(t, "", "b@example.com", "unknown@example.com", "full@example.com")
+		want := "data 250 2.0.0 OK, rcpt 550 5.1.1 no such user, data 452 4.2.2 mailbox full"
+		if got := outcome(send(t, c, env, "x\r\n")); got != want {
 			t.Error(got)
 		}
 	}

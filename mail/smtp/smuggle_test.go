@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,8 @@ func TestNothingElseEndsData(t *testing.T) {
 				case refused != 0 && !strings.HasPrefix(reply, "550 5.6.0 "):
 					t.Errorf("stray %d chunked %v %q: reply %q", stray, chunked, end, reply)
 				case refused == 0 && (reply != "250 2.0.0 OK" || data != fmt.Sprintf("data %q", want)):
-					t.Errorf("stray %d chunked %v %q: reply %q, %s, want %q", stray, chunked, end, reply, data, want)
+					t.Errorf("stray %d chunked %v %q: reply %q, %s, want %q",
+						stray, chunked, end, reply, data, want)
 				}
 			}
 		}
@@ -59,7 +61,8 @@ func TestNothingElseEndsData(t *testing.T) {
 
 // exchangeMessage sends text in a transaction, with or without DATA's last line, and returns the
 // reply and what the session noted of it. It fails if the session saw another transaction.
-func exchangeMessage(t *testing.T, addr string, rec *recorder, text string, chunked bool) (reply, data string) {
+func exchangeMessage(t *testing.T, addr string, rec *recorder,
+	text string, chunked bool) (reply, data string) {
 	t.Helper()
 	rec.take()
 	k := dial(t, addr, rec)
@@ -80,16 +83,13 @@ func exchangeMessage(t *testing.T, addr string, rec *recorder, text string, chun
 		t.Fatal(err)
 	}
 	k.follow("s: 250 2.0.0 OK\nc: QUIT\ns: 221 *\ns: EOF")
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		rec.mu.Lock()
-		n := len(rec.events)
-		done := n > 0 && rec.events[n-1] == "logout"
-		rec.mu.Unlock()
-		if done {
+	var events []string
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if events = append(events, rec.take()...); slices.Contains(events, "logout") {
 			break
 		}
+		time.Sleep(time.Millisecond)
 	}
-	events := rec.take()
 	if len(events) != 3 || events[1] != "reset" || events[2] != "logout" {
 		t.Fatalf("%q: the session noted %q", text, events)
 	}
@@ -166,7 +166,8 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 // readBody reads a message that arrives in pieces and returns its content, the refusal, if any, and
 // what is left for the next command.
-func readBody(octets []byte, lengths []int, dots bool, stray Stray, viaWriteTo bool) (content []byte, refused bool, rest []byte, err error) {
+func readBody(octets []byte, lengths []int, dots bool, stray Stray,
+	viaWriteTo bool) (content []byte, refused bool, rest []byte, err error) {
 	x := &wire{}
 	x.init(&pieces{octets: octets, lengths: lengths}, clock.Real{}, nil)
 	x.patience = time.Minute
@@ -249,7 +250,8 @@ func TestBodyAgainstReference(t *testing.T) {
 		for _, dots := range []bool{true, false} {
 			for _, stray := range []Stray{RejectStray, MendStray} {
 				if err := checkBody(wire, lengths, dots, stray); err != nil {
-					t.Fatalf("%q in pieces of %d, dots %v, stray %d: %v", wire, lengths, dots, stray, err)
+					t.Fatalf("%q in pieces of %d, dots %v, stray %d: %v",
+						wire, lengths, dots, stray, err)
 				}
 			}
 		}
