@@ -33,7 +33,7 @@ func Destinations(ctx context.Context, r dns.Resolver, domain string, places []U
 		switch {
 		case err != nil:
 		case place.Address.IsNull():
-			d.Err = fmt.Errorf("%s: only mailto is supported", clip(place.Raw))
+			d.Err = fmt.Errorf("%q: only mailto is supported", clip(place.Raw))
 		default:
 			d.URI, d.Err = w.verify(ctx, name, place)
 		}
@@ -64,7 +64,7 @@ func (w *walker) verify(ctx context.Context, domain string, place URI) (URI, err
 		}
 	}
 	if !agreed {
-		return place, fmt.Errorf("%s: %s %w about %s", place.Raw, host, ErrNotWanted, domain)
+		return place, fmt.Errorf("%q: %s %w about %s", clip(place.Raw), host, ErrNotWanted, domain)
 	}
 	if len(override) == 0 {
 		return place, nil
@@ -72,8 +72,8 @@ func (w *walker) verify(ctx context.Context, domain string, place URI) (URI, err
 	// "the overriding URI MUST use the same destination host": else neither gets a report.
 	for _, u := range override {
 		if u.Host() != host || u.Address.IsNull() {
-			return place, fmt.Errorf("%s: %s names %s instead, on another host: %w", place.Raw,
-				name, clip(u.Raw), ErrNotWanted)
+			return place, fmt.Errorf("%q: %s names %q instead, on another host: %w",
+				clip(place.Raw), name, clip(u.Raw), ErrNotWanted)
 		}
 	}
 	return override[0], nil

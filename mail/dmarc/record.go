@@ -94,7 +94,7 @@ func ParseRecord(s string) (*Record, error) {
 		case !ok:
 			r.fault("%q is no tag with a value", clip(part))
 		case seen[name]:
-			r.fault("tag %s again", clip(name))
+			r.fault("tag %q again", clip(name))
 		default:
 			seen[name] = true
 			r.set(name, value)
@@ -130,7 +130,7 @@ func (r *Record) set(name, value string) {
 		if validOptions(v) {
 			r.FailureOptions = v
 		} else {
-			r.fault("fo=%s is not valid", clip(value))
+			r.fault("fo=%q is not valid", clip(value))
 		}
 	case "rua":
 		r.Aggregate = r.uris(name, value)
@@ -145,7 +145,7 @@ func (r *Record) setPolicy(p *Policy, name, value string) {
 		*p = got
 	default:
 		r.invalidPolicies = true
-		r.fault("%s=%s is not valid", name, clip(value))
+		r.fault("%s=%q is not valid", name, clip(value))
 	}
 }
 
@@ -154,7 +154,7 @@ func (r *Record) choice(name, value, letters string) byte {
 	if len(value) == 1 && strings.Contains(letters, value) {
 		return value[0]
 	}
-	r.fault("%s=%s is not valid", name, clip(value))
+	r.fault("%s=%q is not valid", name, clip(value))
 	return letters[0]
 }
 

@@ -107,6 +107,22 @@ func (u URI) describe() string {
 	return u.Raw
 }
 
+// TestFaultsAreOneLine: what a stranger publishes ends in replies and header fields of ours.
+func TestFaultsAreOneLine(t *testing.T) {
+	r, err := ParseRecord("v=DMARC1; p=x\r\nBcc: y; t=\x00; a\nb; fo=\r; rua=\r\nx; psd=1\n2; psd=3; \n=4; \n=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Faults {
+		if strings.ContainsAny(f, "\r\n\x00") {
+			t.Errorf("fault %q", f)
+		}
+	}
+	if len(r.Faults) < 6 {
+		t.Errorf("faults %q", r.Faults)
+	}
+}
+
 func TestURIHost(t *testing.T) {
 	for raw, want := range map[string]string{
 		"mailto:a@Example.ORG":          "example.org",
