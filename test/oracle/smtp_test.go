@@ -360,8 +360,8 @@ func TestGoSMTPServerOfLMTP(t *testing.T) {
 	}
 }
 
-// BenchmarkSMTPServer sends messages over loopback to both servers with the same client, which does next to
-// nothing but system calls. Both sessions throw the message away.
+// BenchmarkSMTPServer sends messages over loopback to both servers with the same client, which does
+// next to nothing but system calls. Both sessions throw the message away.
 func BenchmarkSMTPServer(b *testing.B) {
 	for _, size := range []int{1 << 10, 10 << 10, 100 << 10} {
 		msg := []byte("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("0123456789", 7)+"\r\n", size/72))
