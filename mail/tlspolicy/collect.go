@@ -158,19 +158,23 @@ func address(ip netip.Addr) string {
 	return ip.Unmap().WithZone("").String()
 }
 
-// plain makes one line of printable text, of bounded length, of what a stranger may have had a
-// hand in.
+// plain is one line of bounded length.
 func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
+	s = oneLine(s)
+	if len(s) > 255 {
+		s = strings.ToValidUTF8(s[:255], "")
+	}
+	return s
+}
+
+// oneLine makes spaces of what is no printable text: strangers have a hand in much of it.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == 0xfffd {
 			return ' '
 		}
 		return r
 	}, s)
-	if len(s) > 255 {
-		s = strings.ToValidUTF8(s[:255], "")
-	}
-	return s
 }
 
 // Take returns the reports on everything since the last Take, sorted by domain, and forgets it.

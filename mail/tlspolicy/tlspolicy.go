@@ -152,7 +152,7 @@ func (p *Policies) sts(ctx context.Context, d *Decision, q Query) *STSPolicy {
 		f := &Failure{Type: ValidationFailure, Policy: PolicySTS,
 			Err: fmt.Errorf("%s is not in the MTA-STS policy of %s", q.Host, q.Domain)}
 		if f.Enforced = policy.Mode == ModeEnforce; f.Enforced {
-			d.Failure, d.Explain = f, f.Err.Error()
+			d.Failure, d.Explain = f, f.Error()
 		} else {
 			d.Troubles = append(d.Troubles, f)
 		}
@@ -170,7 +170,7 @@ func (d *Decision) require(q Query, sts *STSPolicy) {
 		d.Failure = &Failure{Type: ValidationFailure, Enforced: true, Permanent: true,
 			Err: fmt.Errorf("the sender requires TLS, and neither DNSSEC nor MTA-STS says that %s "+
 				"is a server of %s", q.Host, q.Domain)}
-		d.Explain = d.Failure.Err.Error()
+		d.Explain = d.Failure.Error()
 		return
 	}
 	d.Level = max(d.Level, WebPKI)
@@ -307,8 +307,8 @@ type Failure struct {
 	Err       error
 }
 
-// Error returns the reason.
-func (f *Failure) Error() string { return f.Err.Error() }
+// Error returns the reason, in one line: a certificate may have anything for a name.
+func (f *Failure) Error() string { return oneLine(f.Err.Error()) }
 
 // Unwrap returns the reason.
 func (f *Failure) Unwrap() error { return f.Err }
