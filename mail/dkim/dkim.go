@@ -6,6 +6,8 @@
 // signatures there are: Verifier and Signing take the header first, then the body as it streams by,
 // and share the hash of the body and the canonical form of the header between all signatures.
 //
+// VerifyDKIM2 is for the draft that may follow DKIM.
+//
 // The package does not decide what a signature is worth: DMARC and reputation do. A valid ARC chain
 // says who handled a message and what they claim; it is never a reason to accept it.
 package dkim

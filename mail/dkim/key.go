@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/tallypost/tallypost/internal/dns"
 )
@@ -69,11 +70,6 @@ func (k *keyRecord) parsePublic(kind string, der []byte) *problem {
 			return permError("key is no RSA key")
 		}
 		k.algorithm, k.public, k.bits = rsaSHA256, public, public.N.BitLen()
-		if k.bits < minRSABits || k.bits > maxRSABits {
-			// RFC 8301, section 3.2: below 1024 bits "MUST NOT consider valid"; above 4096 the work
-			// is the attacker's to choose.
-			return &problem{Policy, "RSA key of a length that we do not take"}
-		}
 	case "ed25519":
 		// RFC 8463, section 4: the 32 octets themselves.
 		if len(der) != ed25519.PublicKeySize {
@@ -96,6 +92,15 @@ func parseRSA(der []byte) (*rsa.PublicKey, error) {
 		return nil, errors.New("not RSA")
 	}
 	return x509.ParsePKCS1PublicKey(der)
+}
+
+// checkLength refuses RSA keys below 1024 bits, which RFC 8301, section 3.2, forbids to take as
+// valid, and long ones, with which the work would be the attacker's to choose.
+func (k *keyRecord) checkLength(most int) *problem {
+	if k.algorithm == rsaSHA256 && (k.bits < minRSABits || k.bits > most) {
+		return &problem{Policy, "RSA key of a length that we do not take"}
+	}
+	return nil
 }
 
 // verify checks a signature over a SHA-256 digest.
@@ -130,9 +135,11 @@ func (l *lookup) run(ctx context.Context, r dns.Resolver) {
 	}
 }
 
-// key returns the record for an algorithm. Where a name has several records, which RFC 6376 leaves
-// undefined, the first that fits is taken; else the first problem is told.
-func (l *lookup) key(a algorithm) (*keyRecord, *problem) {
+// key returns the record for an algorithm, with an RSA key of at most so many bits. Where a name has
+// several records, which RFC 6376 leaves undefined, the first that fits is taken; else the first
+// problem is told.
+func (l *lookup) key(a algorithm, most int) (*keyRecord, *problem) {
+	<-l.done
 	if l.problem != nil {
 		return nil, l.problem
 	}
@@ -143,6 +150,9 @@ func (l *lookup) key(a algorithm) (*keyRecord, *problem) {
 			p = permError("key is for another algorithm")
 		}
 		if p == nil {
+			p = k.checkLength(most)
+		}
+		if p == nil {
 			return k, nil
 		}
 		if first == nil {
@@ -150,4 +160,48 @@ func (l *lookup) key(a algorithm) (*keyRecord, *problem) {
 		}
 	}
 	return nil, first
+}
+
+// keyring looks up the keys that the signatures of one message name: each once, a few at a time.
+type keyring struct {
+	list  []*lookup
+	slots chan struct{}
+	wg    sync.WaitGroup
+}
+
+// ask starts to look up a key, unless it was asked for before or there were too many.
+func (k *keyring) ask(ctx context.Context, r dns.Resolver, name string) {
+	if k.find(name) != nil || len(k.list) == maxLookups {
+		return
+	}
+	if k.slots == nil {
+		k.slots = make(chan struct{}, maxConcurrent)
+	}
+	l := &lookup{name: name, done: make(chan struct{})}
+	k.list = append(k.list, l)
+	k.wg.Go(func() {
+		k.slots <- struct{}{}
+		l.run(ctx, r)
+		<-k.slots
+	})
+}
+
+// find returns the lookup of a name that was asked for, or nil.
+func (k *keyring) find(name string) *lookup {
+	for _, l := range k.list {
+		if l.name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// key waits for the key of a name. The lookup tells where it came from.
+func (k *keyring) key(name string, a algorithm, most int) (*keyRecord, *lookup, *problem) {
+	l := k.find(name)
+	if l == nil {
+		return nil, nil, permError("too many keys to look up")
+	}
+	key, p := l.key(a, most)
+	return key, l, p
 }

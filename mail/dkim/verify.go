@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"sync"
 	"time"
 
 	"github.com/tallypost/tallypost/internal/dns"
@@ -33,11 +32,9 @@ type Verifier struct {
 	sigs   []*signature
 	chain  *chain
 
-	lookups []*lookup
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	slots   chan struct{} // limits lookups at a time
-	arc     ARCResult
+	keys   keyring
+	cancel context.CancelFunc
+	arc    ARCResult
 }
 
 // NewVerifier reads the signatures of a header and starts to look up their keys. Close must be
@@ -61,7 +58,6 @@ func NewVerifier(ctx context.Context, r dns.Resolver, h mail.Header, now time.Ti
 	}
 	v.source = newHeaderSource(h)
 	ctx, v.cancel = context.WithCancel(ctx)
-	v.slots = make(chan struct{}, maxConcurrent)
 	for _, s := range v.sigs {
 		v.prepare(ctx, r, s)
 	}
@@ -81,27 +77,7 @@ func (v *Verifier) prepare(ctx context.Context, r dns.Resolver, s *signature) {
 	if s.names != nil {
 		v.bodies.want(s.body)
 	}
-	if v.find(s.keyName) != nil || len(v.lookups) == maxLookups {
-		return
-	}
-	l := &lookup{name: s.keyName, done: make(chan struct{})}
-	v.lookups = append(v.lookups, l)
-	v.wg.Add(1)
-	go func() {
-		defer v.wg.Done()
-		v.slots <- struct{}{}
-		l.run(ctx, r)
-		<-v.slots
-	}()
-}
-
-func (v *Verifier) find(name string) *lookup {
-	for _, l := range v.lookups {
-		if l.name == name {
-			return l
-		}
-	}
-	return nil
+	v.keys.ask(ctx, r, s.keyName)
 }
 
 // Write takes the next octets of the body.
@@ -110,7 +86,7 @@ func (v *Verifier) Write(p []byte) (int, error) { return v.bodies.Write(p) }
 // Close gives the message up and waits until all lookups have ended. It does nothing after Finish.
 func (v *Verifier) Close() error {
 	v.cancel()
-	v.wg.Wait()
+	v.keys.wg.Wait()
 	v.bodies.release()
 	return nil
 }
@@ -170,12 +146,7 @@ func (v *Verifier) check(s *signature, sums [canons][]byte) *problem {
 
 // key waits for the key of a signature.
 func (v *Verifier) key(s *signature) (*keyRecord, *problem) {
-	l := v.find(s.keyName)
-	if l == nil {
-		return nil, permError("too many keys to look up")
-	}
-	<-l.done
-	key, p := l.key(s.algorithm)
+	key, l, p := v.keys.key(s.keyName, s.algorithm, maxRSABits)
 	if p != nil {
 		return nil, p
 	}
