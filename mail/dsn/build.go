@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -23,6 +24,11 @@ func (r *Report) Build() (mail.Envelope, []byte, error) {
 	}
 	if r.Host == "" || len(r.Recipients) == 0 {
 		return mail.Envelope{}, nil, errors.New("report without a host or recipients")
+	}
+	for _, rcpt := range r.Recipients {
+		if parseAction(string(rcpt.Action)) != rcpt.Action || rcpt.Action == "" {
+			return mail.Envelope{}, nil, fmt.Errorf("report with the action %q", rcpt.Action)
+		}
 	}
 	orig, err := r.readOriginal()
 	if err != nil {

@@ -169,6 +169,21 @@ func TestNoReportAboutNullPath(t *testing.T) {
 	}
 }
 
+func TestNothingToReport(t *testing.T) {
+	for name, bend := range map[string]func(*Report){
+		"no host":        func(r *Report) { r.Host = "" },
+		"no recipients":  func(r *Report) { r.Recipients = nil },
+		"no action":      func(r *Report) { r.Recipients[0].Action = "" },
+		"unknown action": func(r *Report) { r.Recipients[0].Action = "bounced\r\nX: y" },
+	} {
+		r := report(t)
+		bend(r)
+		if _, msg, err := r.Build(); err == nil {
+			t.Errorf("%s: built\n%s", name, msg)
+		}
+	}
+}
+
 // TestDue is RFC 3461, section 5.2.
 func TestDue(t *testing.T) {
 	for _, c := range []struct {
