@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/tallypost/tallypost/internal/clock"
+	"github.com/tallypost/tallypost/internal/dns"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
 	"github.com/tallypost/tallypost/mail/queue"
@@ -27,6 +28,10 @@ type Config struct {
 	Hostname string // of Received
 	// RelayFrom are the addresses whose clients may send to any domain without logging in.
 	RelayFrom []netip.Prefix
+	// DMARC says whether the wishes of DMARC are heeded.
+	DMARC      DMARCMode
+	Thresholds Thresholds
+	Limits     Limits
 	// MaxHops is the number of Received fields from which a message is taken to be in a loop. 0: 50.
 	MaxHops int
 }
@@ -36,18 +41,49 @@ type Intake struct {
 	cfg      Config
 	accounts account.Resolver
 	queue    *queue.Queue
+	resolver dns.Resolver
 	origin   string // of the log
+	limits   *limiter
 	clock    clock.Clock
 	log      *slog.Logger
 }
 
 // New returns an Intake that puts accepted messages into q; origin is the name of q's log.
-func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string, clk clock.Clock,
-	log *slog.Logger) *Intake {
+func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string, resolver dns.Resolver,
+	clk clock.Clock, log *slog.Logger) *Intake {
 	if cfg.MaxHops == 0 {
 		cfg.MaxHops = 50
 	}
-	return &Intake{cfg: cfg, accounts: accounts, queue: q, origin: origin, clock: clk, log: log}
+	if cfg.DMARC == "" {
+		cfg.DMARC = DMARCEnforce
+	}
+	cfg.Thresholds.fill()
+	in := &Intake{cfg: cfg, accounts: accounts, queue: q, origin: origin, resolver: resolver, clock: clk, log: log}
+	in.limits = newLimiter(cfg.Limits, in.mayRelay, clk.Now)
+	return in
+}
+
+// mayRelay reports whether an address is one of Config.RelayFrom.
+func (in *Intake) mayRelay(ip netip.Addr) bool {
+	for _, p := range in.cfg.RelayFrom {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// Admit is a server's smtp.Config.Admit.
+func (in *Intake) Admit(ctx context.Context, remote netip.AddrPort) (leave func(), err error) {
+	return in.limits.admit(ctx, remote)
+}
+
+// OnAuth is a server's smtp.Config.OnAuth.
+func (in *Intake) OnAuth(_ context.Context, c *smtp.Conn, a smtp.AuthAttempt) {
+	if a.Err != nil {
+		in.limits.authFails.take(network(c.RemoteIP()), 1, in.clock.Now())
+		in.log.Warn("log-in failed", "user", a.User, "mechanism", a.Mechanism, "peer", c.RemoteIP(), "err", a.Err)
+	}
 }
 
 // NewSession is a server's smtp.Config.NewSession.
@@ -101,16 +137,7 @@ func refuse(code int, enhanced, format string, args ...any) *smtp.Reply {
 
 // trusted reports whether the client may send to the world: it logged in, or its address may relay.
 func (s *session) trusted() bool {
-	if s.conn.Account() != "" {
-		return true
-	}
-	ip := s.conn.RemoteIP()
-	for _, p := range s.in.cfg.RelayFrom {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
+	return s.conn.Account() != "" || s.in.mayRelay(s.conn.RemoteIP())
 }
 
 // Mail begins a transaction.
@@ -127,6 +154,9 @@ func (s *session) Mail(_ context.Context, from mail.Address, p smtp.MailParams) 
 			return refuse(553, "5.7.1", "<%s> is not an address of the account %s", from, name)
 		}
 	}
+	if err := s.in.limits.message(s.conn.RemoteIP(), s.conn.Account()); err != nil {
+		return err
+	}
 	s.env = p.Envelope(from)
 	s.seen = make(map[string]bool)
 	return nil
@@ -138,8 +168,14 @@ func (s *session) Rcpt(_ context.Context, to mail.Recipient) error {
 	if addr.Domain == "" { // postmaster, RFC 5321, section 4.5.1
 		addr.Domain = s.in.postmasterDomain()
 	}
+	if err := s.in.limits.recipient(s.conn.Account()); err != nil {
+		return err
+	}
 	if !s.in.accounts.IsLocal(addr.Domain) {
 		if !s.trusted() {
+			if err := s.in.limits.refusal(s.conn.RemoteIP()); err != nil {
+				return err
+			}
 			return refuse(550, "5.7.1", "<%s>: this server does not relay for you: %s is not a domain of its own",
 				to.Address, addr.Domain)
 		}
@@ -152,6 +188,9 @@ func (s *session) Rcpt(_ context.Context, to mail.Recipient) error {
 		return refuse(451, "4.3.5", "<%s>: the aliases of this address lead nowhere, its postmaster knows", to.Address)
 	}
 	if err != nil {
+		if err := s.in.limits.refusal(s.conn.RemoteIP()); err != nil {
+			return err
+		}
 		return refuse(550, "5.1.1", "<%s>: no such mailbox here", to.Address)
 	}
 	if to.ORcpt == "" && (len(targets) > 1 || targets[0].Address != addr) {
