@@ -44,6 +44,8 @@ type body struct {
 	binary bool
 	heldCR bool // the last chunk ended in CR, which was not handed out
 
+	mend int // octets at the head of the buffer that are being mended
+
 	cur     []byte // handed out by chunk, not yet by Read
 	n       int64  // octets read, with what was thrown away
 	lines   int64
@@ -143,6 +145,8 @@ func (b *body) scanRun() []byte {
 		return run
 	case b.heldCR:
 		return b.afterHeldCR(run)
+	case b.mend > 0:
+		return b.mended(run[:b.mend], 0)
 	}
 	end, lines, clean := survey(run[start:], b.dots)
 	end += start
@@ -150,7 +154,8 @@ func (b *body) scanRun() []byte {
 		return b.loneCR(run, start)
 	}
 	if !clean {
-		return b.impure(run[:end], start)
+		b.mend = end
+		return b.mended(run[:end], start)
 	}
 	b.consume(end)
 	b.lines += int64(lines)
@@ -292,24 +297,28 @@ func (b *body) loneCR(run []byte, start int) []byte {
 	return nil
 }
 
-// impure deals with a run that has a stray CR or LF or a NUL in it: it refuses the message, or
-// hands out what is before the first of them, or mends it.
-func (b *body) impure(run []byte, start int) []byte {
+// mended deals with a run that has a stray CR or LF or a NUL in it: it refuses the message, or hands
+// out what is before the first of them, or what that is made into. b.mend remembers how much of the
+// run is left for the next calls, so that each octet is looked at once however many are wrong.
+func (b *body) mended(run []byte, start int) []byte {
 	at := start + firstStray(run[start:])
-	if b.stray == RejectStray || run[at] == 0 {
+	if at < len(run) && (b.stray == RejectStray || run[at] == 0) {
 		b.lines += int64(bytes.Count(run[start:at], crlf))
 		b.refuse(run[at])
+		b.mend = 0
 		b.skipRun(run)
 		return nil
 	}
+	b.bol = false
 	if at > start {
 		b.lines += int64(bytes.Count(run[start:at], crlf))
+		b.bol = at == len(run) && run[at-1] == '\n'
 		b.consume(at)
-		b.bol = false
+		b.mend -= at
 		return run[start:at]
 	}
-	b.bol = false
 	b.consume(at + 1)
+	b.mend -= at + 1
 	if run[at] == '\n' {
 		b.lines++
 		return crlf

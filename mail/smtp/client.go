@@ -2,9 +2,7 @@ package smtp
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -160,12 +158,7 @@ func (c *Client) Peer() mail.Peer {
 		}
 	}
 	if c.state != nil {
-		p.TLSVersion = tls.VersionName(c.state.Version)
-		p.Cipher = tls.CipherSuiteName(c.state.CipherSuite)
-		if certs := c.state.PeerCertificates; len(certs) > 0 {
-			sum := sha256.Sum256(certs[0].Raw)
-			p.CertSHA256 = hex.EncodeToString(sum[:])
-		}
+		p.SetTLS(*c.state)
 	}
 	return p
 }

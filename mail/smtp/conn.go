@@ -317,8 +317,11 @@ func (c *Conn) lost(err error) {
 	c.closing = true
 }
 
-// say queues a reply.
+// say queues a reply; before TLS there is nobody to hear it where TLS comes first.
 func (c *Conn) say(code int, enhanced, text string) {
+	if c.v.cfg.ImplicitTLS && c.state == nil {
+		return
+	}
 	c.x.hold()
 	c.x.out = appendReply(c.x.out, code, enhanced, text, c.tx.smtputf8)
 	if len(c.x.out) > outSize-maxReplyLine {

@@ -33,6 +33,16 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// TestAdmitBeforeTLS says nothing in the clear where TLS comes first.
+func TestAdmitBeforeTLS(t *testing.T) {
+	cfg := config(&recorder{})
+	cfg.TLS, cfg.ImplicitTLS = serverTLS, true
+	cfg.Admit = func(context.Context, netip.AddrPort) (func(), error) {
+		return nil, &Reply{Code: 421, Enhanced: "4.7.0", Text: "no"}
+	}
+	dial(t, start(t, cfg), nil).follow("s: EOF")
+}
+
 // TestShutdown ends Serve while one connection waits for a command and another is in a message.
 func TestShutdown(t *testing.T) {
 	rec := &recorder{}

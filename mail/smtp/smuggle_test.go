@@ -258,6 +258,16 @@ func TestBodyAgainstReference(t *testing.T) {
 	}
 }
 
+// TestManyStrays mends a message that has nothing but wrong line ends.
+func TestManyStrays(t *testing.T) {
+	for _, octet := range []string{"\n", "\r", "\n\r", "x\n", "\r\r\n"} {
+		wire := []byte(strings.Repeat(octet, 100<<10) + "\r\n.\r\n")
+		if err := checkBody(wire, nil, true, MendStray); err != nil {
+			t.Errorf("%q: %.100s", octet, err.Error())
+		}
+	}
+}
+
 // TestLongLines has lines that are longer than any buffer: RFC 5321, section 4.5.3.1.6, allows to
 // refuse them, and much mail that people want has them.
 func TestLongLines(t *testing.T) {

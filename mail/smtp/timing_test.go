@@ -121,6 +121,22 @@ func TestSlowloris(t *testing.T) {
 	}
 }
 
+// TestSlowSession takes long over a message that the client sends as fast as it can: that is not the
+// client's fault.
+func TestSlowSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &recorder{onData: func(r io.Reader) {
+			io.CopyN(io.Discard, r, 5)
+			time.Sleep(10 * time.Minute)
+		}}
+		k, end := inMemory(t, rec)
+		defer end()
+		k.conn.SetDeadline(time.Time{})
+		k.follow(begin + "c: DATA\ns: 354 *\nc: " + strings.Repeat("x", 3*inSize) + "\nc: .")
+		k.follow("s: 250 2.0.0 OK")
+	})
+}
+
 // TestClientDoesNotRead sends commands and reads no replies.
 func TestClientDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

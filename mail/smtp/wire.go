@@ -257,6 +257,11 @@ func (x *wire) readable() (some, closed bool) {
 	if x.raw != nil && x.tls == nil && len(x.buffered()) == 0 {
 		x.peek = true
 		err := x.raw.Read(x.readFD)
+		if errors.Is(err, os.ErrDeadlineExceeded) && (x.stop == nil || !x.stop.Load()) {
+			x.readBy = time.Time{} // it ran out while nobody waited
+			x.sock.SetReadDeadline(x.readBy)
+			err = x.raw.Read(x.readFD)
+		}
 		x.peek = false
 		switch {
 		case err != nil || x.gotErr == errWouldBlock:
@@ -299,7 +304,7 @@ func (x *wire) verdict(err error) error {
 	case x.rate.perSecond == 0:
 		return err
 	case x.rate.kept() && !x.clk.Now().Before(x.rate.until):
-		return nil
+		return nil // beforeWait opens the next window
 	}
 	return errTooSlow
 }
@@ -317,9 +322,7 @@ func (x *wire) beforeWait() error {
 	now := x.clk.Now()
 	if x.rate.perSecond > 0 {
 		if !now.Before(x.rate.until) {
-			if !x.rate.kept() {
-				return errTooSlow
-			}
+			// It ended while nobody read: that is not the peer's fault.
 			x.rate.got, x.rate.until = 0, now.Add(x.rate.window)
 		}
 		if !x.readBy.Equal(x.rate.until) {
@@ -452,7 +455,7 @@ const (
 // with a reset that may destroy our last reply on its way.
 func (x *wire) close(linger bool) {
 	x.bulk, x.r, x.w = false, 0, 0
-	if x.tls != nil {
+	if x.tls != nil && x.deaf == nil {
 		x.tls.CloseWrite()
 	}
 	half, ok := x.sock.(interface{ CloseWrite() error })
