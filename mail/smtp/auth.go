@@ -41,7 +41,9 @@ var (
 )
 
 // mayAuth reports whether AUTH can be used now.
-func (c *Conn) mayAuth() bool { return c.state != nil || c.v.cfg.PlaintextAuth }
+func (c *Conn) mayAuth() bool {
+	return c.state != nil || c.v.cfg.PlaintextAuth && !c.v.cfg.RequireTLS
+}
 
 // mechanisms returns what AUTH offers now, strongest first.
 func (c *Conn) mechanisms() string {

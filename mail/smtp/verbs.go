@@ -73,8 +73,7 @@ func (c *Conn) hello(verb, name string) {
 		return
 	}
 	if (verb == "LHLO") != c.v.cfg.LMTP {
-		c.fault(500, "5.5.1", "this server speaks "+c.protocolName()+": say "+
-			map[bool]string{true: "LHLO", false: "EHLO"}[c.v.cfg.LMTP])
+		c.fault(500, "5.5.1", "command not known: this server speaks "+c.protocolName())
 		return
 	}
 	name, _, _ = strings.Cut(name, " ")
@@ -83,13 +82,18 @@ func (c *Conn) hello(verb, name string) {
 		return
 	}
 	c.resetSession()
-	c.idle()
 	c.helo = cleanHelo(name)
 	c.esmtp = verb != "HELO"
-	if !c.esmtp {
+	if c.esmtp {
+		c.offer()
+	} else {
 		c.say(250, "", c.v.cfg.Hostname)
-		return
 	}
+	c.idle()
+}
+
+// offer is the reply to EHLO.
+func (c *Conn) offer() {
 	c.x.write("250-" + c.v.cfg.Hostname + "\r\n" + c.v.ehlo)
 	if hold := c.v.cfg.MaxHold; hold > 0 {
 		// RFC 4865, section 3: the longest time, and the latest date.
