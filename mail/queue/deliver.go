@@ -43,7 +43,8 @@ func (q *Queue) attempt(j *job) {
 	default:
 		results = q.deliver(j, which, number, body)
 	}
-	q.conclude(j, which, results, dead)
+	untried := dead || len(results) > 0 && results[0].Busy
+	q.conclude(j, which, results, untried)
 }
 
 // deliver hands a message to the Deliverer. What goes wrong on our side is a reason to try again.
@@ -172,11 +173,14 @@ func (q *Queue) judge(m *message, which []int, results []Result, now time.Time) 
 			r.Outcome, r.Expired, r.Status = Failed, true, "5.4.7" // RFC 3463: delivery time expired
 		}
 		due := now.Add(max(wait, r.RetryAfter))
+		if r.Busy {
+			due = now.Add(max(time.Second, r.RetryAfter))
+		}
 		if due.After(expires) && now.Before(expires) {
 			due = expires // for a last attempt
 		}
 		dues[k] = micros(due)
-		r.RetryAfter = 0
+		r.RetryAfter, r.Busy = 0, false
 	}
 	return dues
 }

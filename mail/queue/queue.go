@@ -114,8 +114,14 @@ type Result struct {
 	// peer spoke it is our own sentence.
 	Reply string     `json:"reply,omitempty"`
 	Peer  *mail.Peer `json:"peer,omitempty"` // the server that spoke; nil for a mailbox or where none was reached
+	// Class is what the reply means, in one or two words for people: "mailbox full". It is the
+	// Deliverer's reading; empty where there is nothing to say beyond the outcome.
+	Class string `json:"class,omitempty"`
 	// RetryAfter is the least time to wait before the next attempt; zero leaves it to the queue.
 	RetryAfter time.Duration `json:"-"`
+	// Busy says that no attempt was made, for want of a place: nobody was asked, nothing is learned of
+	// the route, and RetryAfter alone says when to come again. All results of an attempt have it, or none.
+	Busy bool `json:"-"`
 	// Relayed says that the next server took over the duty to report (RFC 3461, section 5.2.1): no
 	// success report is due from us.
 	Relayed bool `json:"relayed,omitempty"`

@@ -196,6 +196,7 @@ func (w *writer) outcome(o *outcome) {
 	w.string(r.Status)
 	w.string(r.Reply)
 	w.peer(r.Peer)
+	w.string(r.Class)
 }
 
 func (r *reader) outcome() *outcome {
@@ -215,6 +216,7 @@ func (r *reader) outcome() *outcome {
 	o.result.Status = r.string()
 	o.result.Reply = r.string()
 	o.result.Peer = r.peer()
+	o.result.Class = r.string()
 	return o
 }
 
@@ -274,7 +276,7 @@ func decodePage(b []byte) ([]recipient, error) {
 	for i := range routes {
 		routes[i] = Route(r.string())
 	}
-	outcomes := make([]*outcome, r.count(11))
+	outcomes := make([]*outcome, r.count(12))
 	for i := range outcomes {
 		outcomes[i] = r.outcome()
 	}
