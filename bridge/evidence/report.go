@@ -193,7 +193,11 @@ func (e *ReportedEvent) write(line func(label, value string)) {
 		line("to", "<"+to+">")
 	}
 	if f.SHA256 != "" {
-		line("SHA-256", fmt.Sprintf("%s of %d octets", f.SHA256, f.Size))
+		text := f.SHA256
+		if f.Size > 0 { // outcomes do not repeat it
+			text = fmt.Sprintf("%s of %d octets", f.SHA256, f.Size)
+		}
+		line("SHA-256", text)
 	}
 	if p := f.Peer; p != nil {
 		line("peer", strings.TrimSpace(p.Name+" "+p.Addr))

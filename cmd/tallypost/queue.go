@@ -206,6 +206,9 @@ func printHistory(w io.Writer, m queue.Message) {
 	if p := m.Accepted.Peer; p != nil {
 		fmt.Fprintf(w, "    %s accepted from %s\n", m.Arrived.Local().Format(time.DateTime), peerWords(p))
 	}
+	if m.Accepted.Note != "" {
+		fmt.Fprintf(w, "        %s\n", m.Accepted.Note)
+	}
 	for _, a := range m.Attempts {
 		fmt.Fprintf(w, "    %s %s %s", a.Time.Local().Format(time.DateTime), a.Route, a.Outcome)
 		if a.Count > 1 {

@@ -125,7 +125,7 @@ func trimFWS(s string) string { return strings.Trim(s, " \t\r\n") }
 
 // dropFWS removes all white space.
 func dropFWS(s string) string {
-	if strings.IndexAny(s, " \t\r\n") < 0 {
+	if !strings.ContainsAny(s, " \t\r\n") {
 		return s
 	}
 	b := make([]byte, 0, len(s))

@@ -72,9 +72,7 @@ func craft(t testing.TB, private crypto.Signer, msg, tags string) string {
 		t.Fatal(err)
 	}
 	empty := strings.Replace(tags, "$b;", ";", 1)
-	if strings.HasSuffix(empty, "$b") {
-		empty = strings.TrimSuffix(empty, "$b")
-	}
+	empty = strings.TrimSuffix(empty, "$b")
 	list, err := parseTags(strings.ReplaceAll(empty, "b=;", "b=x;"))
 	if err != nil {
 		list = tagList{}

@@ -110,7 +110,7 @@ func (s *STS) Policy(ctx context.Context, domain mail.Domain) (*STSPolicy, *Fail
 	if kept != nil && !s.cfg.Now().Before(kept.expires()) {
 		kept = nil
 	}
-	id, err := s.record(ctx, name)
+	id, _ := s.record(ctx, name)
 	if id == "" {
 		if kept != nil {
 			return &kept.Policy, nil
