@@ -1,4 +1,4 @@
 package secp
 
 // Default returns the engine that verifies where nobody chose one.
-func Default() Engine { return Decred{} }
+func Default() Engine { return Native{} }

@@ -13,6 +13,7 @@ import (
 // engines are all engines, which must answer alike.
 var engines = map[string]Engine{
 	"decred": Decred{},
+	"native": Native{},
 }
 
 func forEachEngine(t *testing.T, test func(t *testing.T, e Engine)) {

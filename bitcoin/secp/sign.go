@@ -128,7 +128,7 @@ func (k *PrivateKey) SignSchnorr(msg []byte, aux *[32]byte) ([64]byte, error) {
 	s.SetBytes(&challenge)
 	s.Mul(&d).Add(&nonce) // s = nonce + e·d
 	s.PutBytesUnchecked(sig[32:])
-	if !(Decred{}).VerifySchnorr(&pub.x, msg, &sig) {
+	if !Default().VerifySchnorr(&pub.x, msg, &sig) {
 		return sig, errors.New("sign: the signature does not verify: a fault of this machine")
 	}
 	return sig, nil
