@@ -63,6 +63,7 @@ type Disk struct {
 	roomAt  atomic.Int64  // when room was last measured, in nanoseconds since 1970
 	roomy   atomic.Bool   // what it was
 	fatal   atomic.Pointer[error]
+	broken  chan struct{} // closed when fatal is set
 }
 
 // OpenDisk opens the store in a directory, or begins one.
@@ -80,8 +81,8 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 		cfg.CacheBytes = 8 << 20
 	}
 	s := &Disk{
-		cfg:   cfg,
-		stop:  make(chan struct{}),
+		cfg:  cfg,
+		stop: make(chan struct{}), broken: make(chan struct{}),
 		live:  make(map[uint32]int64),
 		stuck: make(map[uint32]bool),
 	}
@@ -131,18 +132,47 @@ func (s *Disk) openIndex() (err error) {
 		L0StopWritesThreshold:       40,
 		MaxOpenFiles:                500,
 		Logger:                      pebbleLogger{s},
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			if !durable.IsFull(err) && !errors.Is(err, pebble.ErrClosed) {
-				s.fail(fmt.Errorf("index: %w", err))
-			}
-		}},
+		EventListener:               &pebble.EventListener{BackgroundError: s.indexFailed},
 	}
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	if err := s.cfg.FS.MkdirAll(s.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	s.index, err = pebble.Open(s.cfg.FS.PathJoin(s.cfg.Dir, "index"), opts)
+	s.index, err = openPebble(s.cfg.FS.PathJoin(s.cfg.Dir, "index"), opts)
 	return err
+}
+
+// indexFailed is told when Pebble could not flush or compact.
+func (s *Disk) indexFailed(err error) {
+	if durable.IsFull(err) || errors.Is(err, pebble.ErrClosed) || errors.Is(err, pebble.ErrCancelledCompaction) {
+		return
+	}
+	s.fail(fmt.Errorf("index: %w", err))
+	time.Sleep(10 * time.Millisecond) // Pebble tries again at once, for ever
+}
+
+// flushIndex puts the index on stable storage. Where that fails Pebble tries for ever; we do not.
+func (s *Disk) flushIndex() error {
+	flushed, err := s.index.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-s.broken:
+		return s.failed()
+	}
+}
+
+// openPebble makes an error of the panic by which Pebble says that the sync of a directory failed.
+func openPebble(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, fmt.Errorf("open the index in %s: %v", dir, p)
+		}
+	}()
+	return pebble.Open(dir, opts)
 }
 
 // readMark returns up to where the index contains the log, and checks who wrote it.
@@ -306,6 +336,7 @@ func (w *groupWriter) write(key, value []byte) {
 func (s *Disk) fail(err error) error {
 	err = fmt.Errorf("queue store in %s: %w", s.cfg.Dir, err)
 	if s.fatal.CompareAndSwap(nil, &err) {
+		close(s.broken)
 		s.cfg.Log.Error("queue store failed: nothing more is accepted; restart when the disk is well",
 			"dir", s.cfg.Dir, "err", err)
 	}
@@ -410,7 +441,7 @@ func (s *Disk) Close() error {
 	var errs []error
 	if s.index != nil {
 		if s.log != nil && s.failed() == nil && s.hasRoom() {
-			errs = append(errs, s.index.Flush()) // so that the next start has nothing to replay
+			errs = append(errs, s.flushIndex()) // so that the next start has nothing to replay
 		}
 		errs = append(errs, s.index.Close())
 	}

@@ -36,7 +36,7 @@ func (s *Disk) tend() {
 	s.committing.Lock()
 	mark := s.applied
 	s.committing.Unlock()
-	err := s.index.Flush()
+	err := s.flushIndex()
 	s.mu.Lock()
 	if err == nil {
 		s.flushed = mark
