@@ -46,6 +46,7 @@ var floors = map[string][]string{
 
 	// 3 rules²
 	"bitcoin/consensus": {"bitcoin", "bitcoin/secp", "bitcoin/script"},
+	"bitcoin/chaintest": {"bitcoin", "bitcoin/script", "bitcoin/consensus"}, // tests only
 	"bridge/tlog":       {"mail"},
 	"bridge/evidence":   {"mail", "bitcoin", "bridge/tlog"},
 
@@ -54,11 +55,22 @@ var floors = map[string][]string{
 	"mail/queue/queuetest": {"mail", "mail/queue"}, // tests only
 	"mail/account":         {"@ground", "@mailrules", "mail"},
 	"mail/mailbox":         {"@ground", "@mailrules", "mail"},
+	"mail/reputation":      {"@ground", "mail"},
+	"mail/keyring":         {"@ground", "@mailrules", "mail"},
 	"mail/relay":           {"@ground", "@mailrules", "mail", "mail/queue"},
+	"bitcoin/blockstore":   {"@ground", "@bitcoinrules", "bitcoin"},
+	"bitcoin/mempool":      {"@ground", "@bitcoinrules", "bitcoin"},
 	"bridge/eventlog":      {"@ground", "mail", "mail/queue", "bridge/tlog"},
 
 	// 5 movers
-	"mail/intake": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "mail/mailbox"},
+	"mail/intake": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "mail/mailbox",
+		"mail/reputation"},
+
+	"bitcoin/chain": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore",
+		"bitcoin/mempool"},
+
+	// 6 movers²
+	"bitcoin/index": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/chain"},
 
 	// 8 doors
 	"internal/web": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "bridge/eventlog",
@@ -78,6 +90,7 @@ var floors = map[string][]string{
 // groups name the packages of a floor that a higher one may use as a whole.
 var groups = map[string][]string{
 	"@ground":    {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
+	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/wire", "bitcoin/consensus"},
 	"@mailrules": {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs"},
 }
 

@@ -16,8 +16,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/tallypost/tallypost/bridge/eventlog"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/queue"
 )
@@ -46,10 +48,13 @@ type Log interface {
 	Checkpoint() ([]byte, error)
 	// Proof returns the entry at index as a C2SP tlog-proof under the present checkpoint.
 	Proof(index uint64) ([]byte, error)
-	// Evidence returns the evidence file for a message whose octets, as received, are given.
+	// Evidence returns the evidence file for a message. message is any copy of it that ends in the octets
+	// as they were received; empty leaves it to the node to find one.
 	Evidence(ctx context.Context, id mail.ID, message []byte) ([]byte, error)
-	// Audit verifies the whole log against itself and returns what it found, in words.
-	Audit(ctx context.Context) (string, error)
+	// Key returns the key that checkpoints are verified with, as golang.org/x/mod/sumdb/note writes it.
+	Key() string
+	// Audit verifies the whole log against itself.
+	Audit(ctx context.Context) (*eventlog.Audit, error)
 }
 
 // Control serves the API.
@@ -133,9 +138,11 @@ func (c *Control) handler() http.Handler {
 		}
 		return c.Log.Proof(index)
 	}))
-	mux.HandleFunc("GET /v1/log/audit", octets(func(r *http.Request) ([]byte, error) {
-		s, err := c.Log.Audit(r.Context())
-		return []byte(s), err
+	mux.HandleFunc("GET /v1/log/key", octets(func(r *http.Request) ([]byte, error) {
+		return []byte(c.Log.Key() + "\n"), nil
+	}))
+	mux.HandleFunc("GET /v1/log/audit", answer(func(r *http.Request) (any, error) {
+		return c.Log.Audit(r.Context())
 	}))
 	mux.HandleFunc("POST /v1/evidence/{id}", octets(func(r *http.Request) ([]byte, error) {
 		id, err := mail.ParseID(r.PathValue("id"))
@@ -178,7 +185,7 @@ func octets(fn func(*http.Request) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		b, err := fn(r)
 		switch {
-		case errors.Is(err, queue.ErrNotFound):
+		case errors.Is(err, queue.ErrNotFound) || errors.Is(err, eventlog.ErrNotFound):
 			http.Error(w, err.Error(), http.StatusNotFound)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -231,14 +238,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, errors.New(string(bytesTrim(out)))
+		return nil, errors.New(strings.TrimRight(string(out), "\n"))
 	}
 	return out, nil
-}
-
-func bytesTrim(b []byte) []byte {
-	for len(b) > 0 && b[len(b)-1] == '\n' {
-		b = b[:len(b)-1]
-	}
-	return b
 }
