@@ -89,9 +89,9 @@ var floors = map[string][]string{
 
 // groups name the packages of a floor that a higher one may use as a whole.
 var groups = map[string][]string{
-	"@ground":    {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
+	"@ground":       {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
 	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/wire", "bitcoin/consensus"},
-	"@mailrules": {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs"},
+	"@mailrules":    {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs"},
 }
 
 func TestFloors(t *testing.T) {

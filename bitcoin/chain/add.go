@@ -1,0 +1,160 @@
+package chain
+
+import (
+	"context"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+)
+
+// Source says where a block comes from, as far as it matters for taking it.
+type Source struct {
+	// Requested: we asked for it, or it is our own. Any other block is taken only if it could soon
+	// become the tip.
+	Requested bool
+	// WorkChecked: its header may be added though it is new; see AddHeaders.
+	WorkChecked bool
+}
+
+// Outcome is what became of a block that is not known to be invalid.
+type Outcome uint8
+
+// The outcomes.
+const (
+	// Ignored: the block was here before, or nobody asked for it and it is of no use now.
+	Ignored Outcome = iota
+	// Stored: the block is on disk. It is on no better chain, or blocks before it are missing.
+	Stored
+	// Connected: the block was stored and is, or was for a moment, part of the best chain: all its
+	// rules have been checked.
+	Connected
+)
+
+// Add takes a block in and returns when it has been judged as far as it can be now (Bitcoin Core
+// validation.cpp, ProcessNewBlock): it is Accept and then Activate. Several Adds at once are
+// verified at once. When ctx ends early the block stays where it is, and the next Add or Activate
+// goes on.
+func (c *Chain) Add(ctx context.Context, b *bitcoin.Block, src Source) (Outcome, error) {
+	_, fresh, err := c.Accept(b, src)
+	if err != nil {
+		return Ignored, err
+	}
+	connected, err := c.Activate(ctx, b.Hash())
+	switch {
+	case err != nil:
+		return Stored, err
+	case !fresh:
+		return Ignored, nil
+	case connected:
+		return Connected, nil
+	}
+	return Stored, nil
+}
+
+// Accept checks a block as far as that goes without the coins and stores it; the tip stays. It is
+// for who wants to do something between that and Activate: a block that follows the tip and whose
+// proof of work and Merkle root are right is worth relaying at once (BIP 152). fresh is false for
+// Ignored.
+func (c *Chain) Accept(b *bitcoin.Block, src Source) (entry Entry, fresh bool, err error) {
+	candidate, err := consensus.NewCandidate(c.cfg.Network, b, 0)
+	if err != nil {
+		// The header is not marked: should there be a way to tamper with blocks that nobody knows
+		// yet, it must not keep the true block out.
+		return Entry{}, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fatal != nil {
+		return Entry{}, false, c.fatal
+	}
+	n, err := c.acceptHeader(&b.Header, candidate.Hash(), src.WorkChecked)
+	if err != nil {
+		return Entry{}, false, err
+	}
+	if !c.wanted(n, src.Requested) {
+		return c.entry(n), false, nil
+	}
+	if err := consensus.CheckBlockAt(c.state(c.tree.at(n).parent), b); err != nil {
+		if err.(*consensus.Error).Kind != consensus.KindMutated {
+			c.fail(n)
+		}
+		return Entry{}, false, err
+	}
+	if err := c.storeBlock(n, b); err != nil {
+		return Entry{}, false, err
+	}
+	return c.entry(n), true, nil
+}
+
+// wanted reports whether to store a block (Bitcoin Core validation.cpp, AcceptBlock). The caller
+// holds mu.
+func (c *Chain) wanted(n node, requested bool) bool {
+	h, tip := c.tree.at(n), c.tree.at(c.tip())
+	switch {
+	case h.status&blockstore.HaveData != 0:
+		return false
+	case requested:
+		return true
+	case c.tree.body(n).txs != 0: // pruned
+		return false
+	case h.work.cmp(tip.work) < 0:
+		return false
+	case h.height > tip.height+MinBlocksToKeep:
+		// Blocks far out of order would keep the files that they are in from being pruned.
+		return false
+	}
+	return h.work.uint256().Cmp(*c.cfg.MinimumChainWork) >= 0
+}
+
+// storeBlock writes a block to the files and notes that it is here. The caller holds mu.
+func (c *Chain) storeBlock(n node, b *bitcoin.Block) error {
+	pos, err := c.store.WriteBlock(b, c.tree.at(n).height)
+	if err != nil {
+		return c.stop(err)
+	}
+	c.received(n, len(b.Txs), pos)
+	return nil
+}
+
+// received notes where a block stands. If all blocks before it have been here it may become the
+// tip, and so may those that waited for it (Bitcoin Core validation.cpp,
+// ReceivedBlockTransactions). The caller holds mu.
+func (c *Chain) received(n node, txs int, pos blockstore.Pos) {
+	own := c.tree.ownBody(n)
+	own.txs, own.file, own.data, own.undo = uint32(txs), pos.File, pos.Offset, 0
+	c.tree.at(n).status |= blockstore.HaveData
+	c.touch(n)
+	parent := c.tree.at(n).parent
+	if c.tree.body(parent).chainTxs == 0 {
+		c.unlinked[parent] = append(c.unlinked[parent], n)
+		return
+	}
+	queue := []node{n}
+	for len(queue) > 0 {
+		n, queue = queue[0], queue[1:]
+		own := c.tree.ownBody(n)
+		own.chainTxs = c.tree.body(c.tree.at(n).parent).chainTxs + uint64(own.txs)
+		own.sequence = c.sequence
+		c.sequence++
+		c.nominate(n)
+		queue = append(queue, c.unlinked[n]...)
+		delete(c.unlinked, n)
+	}
+}
+
+// nominate makes a block a candidate if it is no worse than the tip. The caller holds mu.
+func (c *Chain) nominate(n node) {
+	if tip := c.tip(); n == tip || c.tree.better(n, tip) || c.tree.at(n).work == c.tree.at(tip).work {
+		c.candidates.add(n)
+	}
+}
+
+// stop notes a failure of this node, after which the chain stays as it is. The caller holds mu.
+func (c *Chain) stop(err error) error {
+	if c.fatal == nil {
+		c.fatal = err
+		c.cfg.Log.Error("chain stopped", "err", err)
+	}
+	return err
+}

@@ -1,0 +1,202 @@
+// Package chain decides which of all valid chains of blocks is the best one, and keeps the node on
+// it: the one with most work, the first seen where two have the same.
+//
+// It keeps the tree of all headers in memory, blocks and coins in a blockstore.Store, unconfirmed
+// transactions in a mempool.Pool. Headers come by AddHeaders, blocks by Add, transactions by AddTx,
+// in any order and from any goroutine. Whether they are valid is the judgement of package
+// consensus; this one sees to it that each block meets the state that it builds on.
+//
+// # Threads
+//
+// All exported methods may be called from any goroutine. One mutex guards tree, tip and mempool; it
+// is never held over a read or write of a block, over scripts or over a call to someone else's
+// code, with the one exception of the function given to Mempool, which must be short and must not
+// call the Chain. Who adds a block moves the chain: Add returns when the block has been judged, so
+// call it from several goroutines to have blocks parsed, connected and verified at the same time.
+// No goroutine outlives the call that started it, Run excepted.
+//
+// What methods return is a copy and stays true of the moment of the call. Who follows the chain
+// keeps a Cursor, waits to be woken (OnTip) and asks for UpdatesSince: wake-ups carry no data and
+// may be fewer than the changes.
+//
+// # Errors
+//
+// A block, header or transaction that is not valid gives a *consensus.Error. Any other error is
+// about this node: its disk, or the context. After a failed write the Chain moves no further and
+// every method that would returns the first failure; Fatal tells of it.
+//
+// Not here: fetching blocks from peers and the defence against floods of headers (p2p), making
+// blocks (miner), the rules (consensus), policy (mempool), indexes that follow the chain (index).
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/script"
+	"github.com/tallypost/tallypost/internal/clock"
+)
+
+// MinBlocksToKeep is how many blocks below the tip are never pruned, and how far ahead of it a
+// block that nobody asked for may be (Bitcoin Core validation.h, MIN_BLOCKS_TO_KEEP).
+const MinBlocksToKeep = 288
+
+// Config of a Chain. Network is needed; the rest has defaults.
+type Config struct {
+	Network *bitcoin.Network
+	Clock   clock.Clock  // nil: the machine's
+	Log     *slog.Logger // nil: none
+
+	// MinimumChainWork is the work below which a chain is not taken for the network's (Core's
+	// -minimumchainwork). nil: the network's.
+	MinimumChainWork *bitcoin.Uint256
+	// AssumeValid is a block whose ancestors' scripts are not run (Core's -assumevalid). nil: the
+	// network's; the zero hash: run all scripts.
+	AssumeValid *bitcoin.Hash
+	// MaxTipAge is how old the tip may be for the initial download to count as done (Core's
+	// -maxtipage). 0: 24 hours.
+	MaxTipAge time.Duration
+	// ScriptWorkers is the number of goroutines that run scripts (Core's -par). 0: one for each
+	// processor.
+	ScriptWorkers int
+	// SigCache remembers valid signatures. nil: one of 16 MiB.
+	SigCache *script.SigCache
+}
+
+func (c *Config) fill() error {
+	if c.Network == nil {
+		return errors.New("chain: no network")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.Real{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MinimumChainWork == nil {
+		c.MinimumChainWork = &c.Network.MinimumChainWork
+	}
+	if c.AssumeValid == nil {
+		c.AssumeValid = &c.Network.AssumeValid
+	}
+	if c.MaxTipAge == 0 {
+		c.MaxTipAge = 24 * time.Hour
+	}
+	if c.ScriptWorkers <= 0 {
+		c.ScriptWorkers = runtime.GOMAXPROCS(0)
+	}
+	return nil
+}
+
+// Chain keeps the best chain.
+type Chain struct {
+	cfg   Config
+	store *blockstore.Store
+	wakes wakes
+
+	// moving is held by whoever moves the tip, for as long as that takes; before mu.
+	moving sync.Mutex
+
+	mu         sync.Mutex // guards all below
+	tree       tree
+	active     []node // the best chain by height
+	best       node   // the header with most work that is not known to be invalid
+	candidates candidates
+	unlinked   map[node][]node // blocks that are here before their parents, by parent
+	failures   map[node]*consensus.Error
+	states     states
+	dirty      []node // records that the store has not seen
+	sequence   int32  // of the next block that arrives
+	precious   preciousCount
+	fatal      error
+}
+
+// New returns the chain that the store holds; a store that is new gets the genesis block. It starts
+// nothing.
+func New(cfg Config, store *blockstore.Store) (*Chain, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	c := &Chain{
+		cfg:      cfg,
+		store:    store,
+		unlinked: make(map[node][]node),
+		failures: make(map[node]*consensus.Error),
+		sequence: 1,
+	}
+	if err := c.load(); err != nil {
+		return nil, fmt.Errorf("load the chain: %w", err)
+	}
+	return c, nil
+}
+
+// Network returns the network of the chain.
+func (c *Chain) Network() *bitcoin.Network { return c.cfg.Network }
+
+// Fatal returns the failure of this node that stopped the chain, or nil.
+func (c *Chain) Fatal() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fatal
+}
+
+// load takes the index from the store, or begins it.
+func (c *Chain) load() error {
+	genesis := c.cfg.Network.Genesis
+	hash := genesis.Hash()
+	root := c.tree.add(&genesis.Header, &hash, none)
+	c.states.init(c.cfg.Network)
+	c.candidates.tree = &c.tree
+	if err := c.store.Records(c.loadRecord); err != nil {
+		return err
+	}
+	if c.tree.at(root).status&blockstore.HaveData == 0 {
+		if err := c.storeGenesis(root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Chain) loadRecord(r *blockstore.Record) error {
+	return errors.New("not yet")
+}
+
+// storeGenesis writes the first block and makes it the tip. Its coinbase creates no coin.
+func (c *Chain) storeGenesis(root node) error {
+	genesis := c.cfg.Network.Genesis
+	pos, err := c.store.WriteBlock(genesis, 0)
+	if err != nil {
+		return err
+	}
+	own := c.tree.ownBody(root)
+	own.txs, own.chainTxs = uint32(len(genesis.Txs)), uint64(len(genesis.Txs))
+	own.file, own.data = pos.File, pos.Offset
+	c.tree.at(root).status |= blockstore.HaveData | blockstore.Verified
+	c.touch(root)
+	c.active = []node{root}
+	c.best = root
+	return nil
+}
+
+// touch notes that the record of a block has changed. The caller holds mu.
+func (c *Chain) touch(n node) { c.dirty = append(c.dirty, n) }
+
+// tip returns the last block of the best chain. The caller holds mu.
+func (c *Chain) tip() node { return c.active[len(c.active)-1] }
+
+// isActive reports whether a block is part of the best chain. The caller holds mu.
+func (c *Chain) isActive(n node) bool {
+	h := c.tree.at(n).height
+	return int(h) < len(c.active) && c.active[h] == n
+}
+
+// state returns the State of a block. The caller holds mu.
+func (c *Chain) state(n node) consensus.State { return c.states.of(&c.tree, n) }
