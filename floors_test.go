@@ -72,12 +72,18 @@ var floors = map[string][]string{
 	// 6 movers²
 	"bitcoin/index": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/chain"},
 
+	// 6 movers²
+	"bitcoin/p2p/addrbook": {"bitcoin", "bitcoin/wire"},
+
 	// 8 doors
+	"bitcoin/rpc/jsonrpc": {"bitcoin"},
 	"internal/web": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "bridge/eventlog",
 		"bridge/evidence", "bridge/tlog"},
 
 	// 9 house
-	"internal/node": {"*"},
+	"internal/node":             {"*"},
+	"internal/bitcoind":         {"*"},
+	"internal/bitcoind/options": {},
 
 	// beside: tests and benchmarks against others
 	"test/peer":       {},

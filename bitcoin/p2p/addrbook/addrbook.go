@@ -1,0 +1,574 @@
+// Package addrbook remembers where other nodes can be reached, so that nobody who sends many addresses can
+// make them ours: Bitcoin Core's address manager (addrman.cpp).
+//
+// Addresses that were only heard of are "new", those that a connection worked with "tried". Each table has
+// buckets of 64 places. Which bucket and place an address takes follows from a secret key, the
+// neighbourhood (/16 of IPv4, /32 of IPv6) of the address and of who told it: an attacker with few
+// neighbourhoods reaches few buckets, and cannot know which. An address in tried is replaced only after it
+// was tested and failed. The book is bounded by its tables and keeps Core's file, peers.dat.
+//
+// Whom to connect to is decided elsewhere; so is the time, which comes as an argument.
+package addrbook
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"math"
+	mrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin/wire"
+)
+
+// The numbers of Core's addrman.cpp.
+const (
+	newBuckets   = 1024
+	triedBuckets = 256
+	bucketSize   = 64
+
+	triedBucketsPerGroup = 8
+	newBucketsPerSource  = 64
+	newBucketsPerAddr    = 8
+
+	horizon        = 30 * 24 * time.Hour // how old an address may be
+	retries        = 3                   // failures until one that never worked is given up
+	maxFailures    = 10                  // failures in a row, in ...
+	minFail        = 7 * 24 * time.Hour  // ... at least this time
+	replacement    = 4 * time.Hour       // a success so recent protects an address in tried
+	maxCollisions  = 10
+	testWindow     = 40 * time.Minute
+	updateInterval = 20 * time.Minute // of Connected
+)
+
+// Entry is what is known of an address.
+type Entry struct {
+	wire.KnownAddr
+	Source      wire.Addr // who told first
+	LastSuccess time.Time
+	LastTry     time.Time
+
+	lastCounted time.Time // last failure that counted
+	attempts    int
+	refs        int // places in new
+	tried       bool
+	pos         int // in Book.random
+}
+
+// Place is where an entry stands in a table.
+type Place struct {
+	Tried            bool
+	Bucket, Position int
+	Entry            Entry
+}
+
+// Book is an address manager. It may be used by many goroutines.
+type Book struct {
+	mu         sync.Mutex // guards what follows
+	key        [32]byte
+	rng        *mrand.Rand
+	entries    map[int64]*Entry
+	byAddr     map[wire.AddrPort]int64
+	random     []int64 // all ids, in an order that GetAddr shuffles
+	newTable   [newBuckets][bucketSize]int64
+	tried      [triedBuckets][bucketSize]int64
+	nextID     int64 // 64 bits: it never wraps (CVE-2024-52919)
+	newCount   int
+	triedCount int
+	counts     map[wire.Net]*Counts
+	collisions map[int64]bool
+	lastGood   time.Time
+}
+
+// Counts are the addresses of one network.
+type Counts struct{ New, Tried int }
+
+// New returns an empty book with a random key.
+func New() *Book {
+	var key [32]byte
+	var seed [32]byte
+	rand.Read(key[:])
+	rand.Read(seed[:])
+	return newBook(key, seed)
+}
+
+// NewDeterministic returns an empty book whose places are known, as Core's -test=addrman makes it.
+func NewDeterministic() *Book {
+	return newBook([32]byte{0: 1}, [32]byte{})
+}
+
+func newBook(key, seed [32]byte) *Book {
+	b := &Book{
+		key:        key,
+		rng:        mrand.New(mrand.NewChaCha8(seed)),
+		entries:    map[int64]*Entry{},
+		byAddr:     map[wire.AddrPort]int64{},
+		counts:     map[wire.Net]*Counts{},
+		collisions: map[int64]bool{},
+		// After the last failure that counts, so that failures count from the start.
+		lastGood: time.Unix(1, 0),
+	}
+	for i := range b.newTable {
+		for j := range b.newTable[i] {
+			b.newTable[i][j] = -1
+		}
+	}
+	for i := range b.tried {
+		for j := range b.tried[i] {
+			b.tried[i][j] = -1
+		}
+	}
+	return b
+}
+
+// Size returns the number of addresses.
+func (b *Book) Size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.random)
+}
+
+// Counts returns the number of addresses of each network.
+func (b *Book) Counts() map[wire.Net]Counts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[wire.Net]Counts, len(b.counts))
+	for n, c := range b.counts {
+		out[n] = *c
+	}
+	return out
+}
+
+func (b *Book) count(n wire.Net) *Counts {
+	c := b.counts[n]
+	if c == nil {
+		c = new(Counts)
+		b.counts[n] = c
+	}
+	return c
+}
+
+// Add takes addresses that source told, as if they had been seen that much earlier than it said. It
+// reports whether one took a place.
+func (b *Book) Add(addrs []wire.KnownAddr, source wire.Addr, penalty time.Duration, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	added := false
+	for i := range addrs {
+		if b.add(addrs[i], source, penalty, now) {
+			added = true
+		}
+	}
+	return added
+}
+
+func (b *Book) add(a wire.KnownAddr, source wire.Addr, penalty time.Duration, now time.Time) bool {
+	if !a.Routable() {
+		return false
+	}
+	if a.Addr == source {
+		penalty = 0 // who announces itself
+	}
+	seen := time.Unix(int64(a.Time), 0)
+	id, known := b.byAddr[a.AddrPort]
+	e := b.entries[id]
+	if known {
+		if !b.refresh(e, &a, seen, penalty, now) {
+			return false
+		}
+	} else {
+		e = &Entry{KnownAddr: a, Source: source, pos: len(b.random)}
+		e.Time = uint32(max(0, seen.Add(-penalty).Unix()))
+		id = b.insert(e)
+	}
+	bucket := b.newBucket(e, source)
+	pos := b.position(e, true, bucket)
+	old := b.newTable[bucket][pos]
+	if old == id {
+		return false
+	}
+	if old != -1 {
+		other := b.entries[old]
+		if !other.terrible(now) && !(other.refs > 1 && e.refs == 0) {
+			if e.refs == 0 {
+				b.remove(id)
+			}
+			return false
+		}
+		b.clearNew(bucket, pos)
+	}
+	e.refs++
+	b.newTable[bucket][pos] = id
+	return true
+}
+
+// refresh takes what is new about a known address and reports whether it may have one more place.
+func (b *Book) refresh(e *Entry, a *wire.KnownAddr, seen time.Time, penalty time.Duration,
+	now time.Time) bool {
+	interval := 24 * time.Hour
+	if now.Sub(seen) < 24*time.Hour {
+		interval = time.Hour
+	}
+	if int64(e.Time) < seen.Add(-interval-penalty).Unix() {
+		e.Time = uint32(max(0, seen.Add(-penalty).Unix()))
+	}
+	e.Services |= a.Services
+	if a.Time <= e.Time || e.tried || e.refs == newBucketsPerAddr {
+		return false
+	}
+	// Each place more is twice as hard to get.
+	return e.refs == 0 || b.rng.IntN(1<<e.refs) == 0
+}
+
+func (b *Book) insert(e *Entry) int64 {
+	id := b.nextID
+	b.nextID++
+	b.entries[id] = e
+	b.byAddr[e.AddrPort] = id
+	e.pos = len(b.random)
+	b.random = append(b.random, id)
+	b.newCount++
+	b.count(e.Net).New++
+	return id
+}
+
+// remove forgets an address that has no place.
+func (b *Book) remove(id int64) {
+	e := b.entries[id]
+	last := len(b.random) - 1
+	b.swap(e.pos, last)
+	b.random = b.random[:last]
+	delete(b.byAddr, e.AddrPort)
+	delete(b.entries, id)
+	b.newCount--
+	b.count(e.Net).New--
+}
+
+func (b *Book) swap(i, j int) {
+	b.random[i], b.random[j] = b.random[j], b.random[i]
+	b.entries[b.random[i]].pos = i
+	b.entries[b.random[j]].pos = j
+}
+
+func (b *Book) clearNew(bucket, pos int) {
+	id := b.newTable[bucket][pos]
+	if id == -1 {
+		return
+	}
+	b.newTable[bucket][pos] = -1
+	e := b.entries[id]
+	e.refs--
+	if e.refs == 0 {
+		b.remove(id)
+	}
+}
+
+// Good notes that a connection to the address worked, which moves it to tried unless another holds its
+// place there: that one is to be tested first, see TriedCollision. It reports whether it moved.
+func (b *Book) Good(addr wire.AddrPort, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.good(addr, true, now)
+}
+
+func (b *Book) good(addr wire.AddrPort, test bool, now time.Time) bool {
+	b.lastGood = now
+	id, known := b.byAddr[addr]
+	if !known {
+		return false
+	}
+	e := b.entries[id]
+	e.LastSuccess, e.LastTry, e.attempts = now, now, 0
+	if e.tried || e.refs == 0 {
+		return false
+	}
+	bucket := b.triedBucket(e)
+	pos := b.position(e, false, bucket)
+	if test && b.tried[bucket][pos] != -1 {
+		if len(b.collisions) < maxCollisions {
+			b.collisions[id] = true
+		}
+		return false
+	}
+	b.makeTried(id, e, bucket, pos)
+	return true
+}
+
+func (b *Book) makeTried(id int64, e *Entry, bucket, pos int) {
+	start := b.newBucket(e, e.Source)
+	for n := range newBuckets {
+		i := (start + n) % newBuckets
+		p := b.position(e, true, i)
+		if b.newTable[i][p] == id {
+			b.newTable[i][p] = -1
+			if e.refs--; e.refs == 0 {
+				break
+			}
+		}
+	}
+	b.newCount--
+	b.count(e.Net).New--
+	if old := b.tried[bucket][pos]; old != -1 {
+		b.backToNew(old)
+	}
+	b.tried[bucket][pos] = id
+	b.triedCount++
+	e.tried = true
+	b.count(e.Net).Tried++
+}
+
+// backToNew moves an address out of tried; whatever had its place in new goes.
+func (b *Book) backToNew(id int64) {
+	e := b.entries[id]
+	e.tried = false
+	b.triedCount--
+	b.count(e.Net).Tried--
+	bucket := b.newBucket(e, e.Source)
+	pos := b.position(e, true, bucket)
+	b.clearNew(bucket, pos)
+	e.refs = 1
+	b.newTable[bucket][pos] = id
+	b.newCount++
+	b.count(e.Net).New++
+}
+
+// Attempt notes a try to connect. It counts as a failure, until Good, where countFailure is set: when the
+// node is likely to be connected to the network at all.
+func (b *Book) Attempt(addr wire.AddrPort, countFailure bool, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	id, known := b.byAddr[addr]
+	if !known {
+		return
+	}
+	e := b.entries[id]
+	e.LastTry = now
+	if countFailure && e.lastCounted.Before(b.lastGood) {
+		e.lastCounted = now
+		e.attempts++
+	}
+}
+
+// Connected notes at the end of a connection that the address was in use.
+func (b *Book) Connected(addr wire.AddrPort, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if id, known := b.byAddr[addr]; known {
+		if e := b.entries[id]; now.Unix()-int64(e.Time) > int64(updateInterval.Seconds()) {
+			e.Time = uint32(now.Unix())
+		}
+	}
+}
+
+// SetServices notes what a node offers, by its own word.
+func (b *Book) SetServices(addr wire.AddrPort, services wire.Services) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if id, known := b.byAddr[addr]; known {
+		b.entries[id].Services = services
+	}
+}
+
+// ResolveCollisions decides for the addresses that wait for a place in tried whether its holder goes.
+func (b *Book) ResolveCollisions(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range sortedKeys(b.collisions) {
+		if b.resolve(id, now) {
+			delete(b.collisions, id)
+		}
+	}
+}
+
+func (b *Book) resolve(id int64, now time.Time) (done bool) {
+	e := b.entries[id]
+	if e == nil || !e.Valid() {
+		return true
+	}
+	bucket := b.triedBucket(e)
+	holder := b.tried[bucket][b.position(e, false, bucket)]
+	if holder == -1 {
+		b.good(e.AddrPort, false, now)
+		return true
+	}
+	old := b.entries[holder]
+	switch {
+	case now.Sub(old.LastSuccess) < replacement:
+		return true
+	case now.Sub(old.LastTry) < replacement:
+		if now.Sub(old.LastTry) <= time.Minute { // time to connect
+			return false
+		}
+	case now.Sub(e.LastSuccess) <= testWindow:
+		return false
+	}
+	b.good(e.AddrPort, false, now)
+	return true
+}
+
+// TriedCollision returns an address in tried whose place another wants: a feeler should test it.
+func (b *Book) TriedCollision() (Entry, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.collisions) == 0 {
+		return Entry{}, false
+	}
+	ids := sortedKeys(b.collisions)
+	id := ids[b.rng.IntN(len(ids))]
+	e := b.entries[id]
+	if e == nil {
+		delete(b.collisions, id)
+		return Entry{}, false
+	}
+	bucket := b.triedBucket(e)
+	holder := b.tried[bucket][b.position(e, false, bucket)]
+	if holder == -1 {
+		return Entry{}, false
+	}
+	return *b.entries[holder], true
+}
+
+func sortedKeys(m map[int64]bool) []int64 {
+	ids := make([]int64, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Select returns an address to connect to, of one of the networks where any are named, at random but
+// rather one that has not failed lately.
+func (b *Book) Select(newOnly bool, now time.Time, networks ...wire.Net) (Entry, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	inNew, inTried := b.newCount, b.triedCount
+	if len(networks) > 0 {
+		inNew, inTried = 0, 0
+		for _, n := range networks {
+			c := b.count(n)
+			inNew, inTried = inNew+c.New, inTried+c.Tried
+		}
+	}
+	if newOnly {
+		inTried = 0
+	}
+	if inNew+inTried == 0 {
+		return Entry{}, false
+	}
+	fromTried := inTried > 0 && (inNew == 0 || b.rng.IntN(2) == 0)
+	for factor := 1.0; ; {
+		id := b.pick(fromTried, networks)
+		if id == -1 {
+			continue // an empty bucket; the next one is another
+		}
+		e := b.entries[id]
+		if b.rng.Float64() < factor*e.chance(now) {
+			return *e, true
+		}
+		factor *= 1.2
+	}
+}
+
+func (b *Book) pick(fromTried bool, networks []wire.Net) int64 {
+	table := b.newTable[:]
+	if fromTried {
+		table = b.tried[:]
+	}
+	bucket := &table[b.rng.IntN(len(table))]
+	start := b.rng.IntN(bucketSize)
+	for i := range bucketSize {
+		id := bucket[(start+i)%bucketSize]
+		if id != -1 && (len(networks) == 0 || slices.Contains(networks, b.entries[id].Net)) {
+			return id
+		}
+	}
+	return -1
+}
+
+// Addrs returns random addresses: at most so many, and at most so many of a hundred, 0 being no limit; of
+// one network, if it is not NetNone. Bad ones are left out unless all is set.
+func (b *Book) Addrs(most, percent int, network wire.Net, all bool, now time.Time) []wire.KnownAddr {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.random)
+	if percent > 0 {
+		n = n * min(percent, 100) / 100
+	}
+	if most > 0 {
+		n = min(n, most)
+	}
+	out := make([]wire.KnownAddr, 0, n)
+	for i := 0; i < len(b.random) && len(out) < n; i++ {
+		b.swap(i, i+b.rng.IntN(len(b.random)-i))
+		e := b.entries[b.random[i]]
+		if (network == wire.NetNone || e.Net == network) && (all || !e.terrible(now)) {
+			out = append(out, e.KnownAddr)
+		}
+	}
+	return out
+}
+
+// Table returns all places that are taken in new or tried.
+func (b *Book) Table(tried bool) []Place {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	table := b.newTable[:]
+	if tried {
+		table = b.tried[:]
+	}
+	var out []Place
+	for i := range table {
+		for j, id := range table[i] {
+			if id != -1 {
+				out = append(out, Place{tried, i, j, *b.entries[id]})
+			}
+		}
+	}
+	return out
+}
+
+// terrible reports whether an address is not worth keeping.
+func (e *Entry) terrible(now time.Time) bool {
+	switch seen := time.Unix(int64(e.Time), 0); {
+	case now.Sub(e.LastTry) <= time.Minute:
+		return false
+	case seen.After(now.Add(10*time.Minute)), now.Sub(seen) > horizon:
+		return true
+	case e.LastSuccess.Unix() <= 0 && e.attempts >= retries:
+		return true
+	}
+	return now.Sub(e.LastSuccess) > minFail && e.attempts >= maxFailures
+}
+
+// chance is how likely the address should be taken once it is looked at.
+func (e *Entry) chance(now time.Time) float64 {
+	c := math.Pow(0.66, float64(min(e.attempts, 8)))
+	if now.Sub(e.LastTry) < 10*time.Minute {
+		c *= 0.01
+	}
+	return c
+}
+
+func (b *Book) triedBucket(e *Entry) int {
+	h := b.hash(vector(addrKey(e.AddrPort)))
+	h = b.hash(vector(Group(e.Addr)), le64(h%triedBucketsPerGroup))
+	return int(h % triedBuckets)
+}
+
+func (b *Book) newBucket(e *Entry, source wire.Addr) int {
+	from := vector(Group(source))
+	h := b.hash(vector(Group(e.Addr)), from)
+	h = b.hash(from, le64(h%newBucketsPerSource))
+	return int(h % newBuckets)
+}
+
+func (b *Book) position(e *Entry, inNew bool, bucket int) int {
+	kind := []byte{'K'}
+	if inNew {
+		kind[0] = 'N'
+	}
+	n := binary.LittleEndian.AppendUint32(nil, uint32(bucket))
+	return int(b.hash(kind, n, vector(addrKey(e.AddrPort))) % bucketSize)
+}
