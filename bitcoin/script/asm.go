@@ -75,7 +75,8 @@ func Format(script []byte) string {
 		case op >= OpNop && op <= OpNop10 && named:
 			words = append(words, name)
 		case len(data) > 0:
-			words = append(words, "0x"+hex.EncodeToString(raw[:len(raw)-len(data)]), "0x"+hex.EncodeToString(data))
+			header := raw[:len(raw)-len(data)]
+			words = append(words, "0x"+hex.EncodeToString(header), "0x"+hex.EncodeToString(data))
 		default:
 			words = append(words, "0x"+hex.EncodeToString(raw))
 		}
@@ -94,7 +95,7 @@ func Parse(text string) ([]byte, error) {
 	for word := range strings.FieldsSeq(text) {
 		if n, err := strconv.ParseInt(word, 10, 64); err == nil && word[0] != '+' {
 			if n > maxParseNum || n < -maxParseNum {
-				return nil, fmt.Errorf("script: number %s is not between -%d and %[2]d", word, uint32(maxParseNum))
+				return nil, fmt.Errorf("script: number %s is beyond %d", word, int64(maxParseNum))
 			}
 			b.Int(n)
 		} else if digits, ok := strings.CutPrefix(word, "0x"); ok && digits != "" {

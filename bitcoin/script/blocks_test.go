@@ -140,12 +140,14 @@ func TestBlock277647(t *testing.T) {
 func readUtxoStore(t *testing.T, b []byte) map[bitcoin.OutPoint]bitcoin.TxOut {
 	coins := make(map[bitcoin.OutPoint]bitcoin.TxOut)
 	for len(b) > 0 {
-		at := bitcoin.OutPoint{TxID: bitcoin.Hash(b[:32]), Index: binary.LittleEndian.Uint32(b[32:])}
+		at := bitcoin.OutPoint{TxID: bitcoin.Hash(b[:32]),
+			Index: binary.LittleEndian.Uint32(b[32:])}
 		n := 40 + int(binary.LittleEndian.Uint32(b[36:]))
 		coin := b[40:n]
 		_, coin = readVLQ(coin) // height and coinbase bit
 		amount, coin := readVLQ(coin)
-		coins[at] = bitcoin.TxOut{Value: decompressAmount(amount), Script: decompressScript(t, coin)}
+		coins[at] = bitcoin.TxOut{Value: decompressAmount(amount), Script: decompressScript(t,
+			coin)}
 		b = b[n:]
 	}
 	return coins
@@ -328,7 +330,8 @@ func TestJSONBlocks(t *testing.T) {
 					continue
 				}
 				inputs += len(tx.In)
-				if err := v.VerifyTx(tx, spent, flagsAt(block.ChainState.BlockHeight+1)); err != nil {
+				if err := v.VerifyTx(tx, spent,
+					flagsAt(block.ChainState.BlockHeight+1)); err != nil {
 					t.Errorf("%s: transaction %v: %v", filepath.Base(file), tx.TxID(), err)
 				}
 			}

@@ -59,8 +59,10 @@ func TestManyWitnessItems(t *testing.T) {
 	items := make([][]byte, 500_002)
 	success := []byte{byte(OpReserved)}
 	expect(t, "OP_SUCCESS80", spendTaproot(t, leafTapscript, success, items...), MandatoryFlags, OK)
-	expect(t, "OP_1", spendTaproot(t, leafTapscript, []byte{byte(Op1)}, items...), MandatoryFlags, ErrStackSize)
-	expect(t, "unknown leaf", spendTaproot(t, 0xc2, []byte{byte(Op1)}, items...), MandatoryFlags, OK)
+	expect(t, "OP_1", spendTaproot(t, leafTapscript, []byte{byte(Op1)}, items...), MandatoryFlags,
+		ErrStackSize)
+	expect(t, "unknown leaf", spendTaproot(t, 0xc2, []byte{byte(Op1)}, items...), MandatoryFlags,
+		OK)
 
 	script := []byte{byte(Op1)}
 	sum := sha256.Sum256(script)
@@ -190,17 +192,19 @@ func TestNestedWitnessProgram(t *testing.T) {
 	}{
 		{"one push", plain, OK},
 		{"a push before", append([]byte{byte(Op1)}, plain...), ErrWitnessMalleatedP2SH},
-		{"the same push twice", append(plain[:len(plain):len(plain)], plain...), ErrWitnessMalleatedP2SH},
+		{"the same push twice", append(plain[:len(plain):len(plain)], plain...),
+			ErrWitnessMalleatedP2SH},
 		{"a longer push", append([]byte{byte(OpPushData1), byte(len(program))}, program...),
 			ErrWitnessMalleatedP2SH},
 	} {
 		expect(t, c.name, spendingOf(c.scriptSig, pay, witness, 0), MandatoryFlags, c.want)
-		if n := WitnessSigOps(c.scriptSig, pay, [][]byte{{byte(OpCheckSig)}}, MandatoryFlags); n != 1 {
+		if n := WitnessSigOps(c.scriptSig, pay, [][]byte{{byte(OpCheckSig)}},
+			MandatoryFlags); n != 1 {
 			t.Errorf("%s: %d signature operations, want 1", c.name, n)
 		}
 	}
-	expect(t, "no push only", spendingOf(append(plain[:len(plain):len(plain)], byte(OpNop)), pay, witness, 0),
-		MandatoryFlags, ErrSigPushOnly)
+	runs := append(plain[:len(plain):len(plain)], byte(OpNop))
+	expect(t, "no push only", spendingOf(runs, pay, witness, 0), MandatoryFlags, ErrSigPushOnly)
 }
 
 // TestEmptySignatureAndKey: the form of the key counts even where the signature is empty and fails
@@ -216,7 +220,8 @@ func TestEmptySignatureAndKey(t *testing.T) {
 	expect(t, "WITNESS_PUBKEYTYPE", s, MandatoryFlags|VerifyWitnessPubKeyType, ErrWitnessPubKeyType)
 	// In a tapscript too, for a key of no octets.
 	script = new(Builder).Op(Op0, OpCheckSig, OpNot).Script()
-	expect(t, "tapscript", spendTaproot(t, leafTapscript, script, nil), MandatoryFlags, ErrTapscriptEmptyPubKey)
+	expect(t, "tapscript", spendTaproot(t, leafTapscript, script, nil), MandatoryFlags,
+		ErrTapscriptEmptyPubKey)
 }
 
 // TestConstScriptCodeInDeadBranch: OP_CODESEPARATOR is refused where it does not run, too.
@@ -232,8 +237,9 @@ func TestConstScriptCodeInDeadBranch(t *testing.T) {
 // TestPushData4: gocoin cut the length of OP_PUSHDATA4 to 16 bits.
 func TestPushData4(t *testing.T) {
 	for _, c := range []struct {
-		size, data int
-		want       Code
+		size uint32
+		data int
+		want Code
 	}{
 		{3, 3, OK},
 		{520, 520, OK},
@@ -243,7 +249,7 @@ func TestPushData4(t *testing.T) {
 		{1<<32 - 1, 3, ErrBadOpcode},
 		{4, 3, ErrBadOpcode},
 	} {
-		script := binary.LittleEndian.AppendUint32([]byte{byte(OpPushData4)}, uint32(c.size))
+		script := binary.LittleEndian.AppendUint32([]byte{byte(OpPushData4)}, c.size)
 		script = append(script, bytes.Repeat([]byte{1}, c.data)...)
 		expect(t, "length", spendingOf(nil, script, nil, 0), MandatoryFlags, c.want)
 	}
@@ -265,10 +271,12 @@ func TestNotEqualZeroOperand(t *testing.T) {
 func wideTx(inputs, outputs int) *bitcoin.Tx {
 	tx := &bitcoin.Tx{Version: 2}
 	for i := range inputs {
-		tx.In = append(tx.In, bitcoin.TxIn{PrevOut: bitcoin.OutPoint{Index: uint32(i)}, Sequence: uint32(i)})
+		tx.In = append(tx.In, bitcoin.TxIn{PrevOut: bitcoin.OutPoint{Index: uint32(i)},
+			Sequence: uint32(i)})
 	}
 	for i := range outputs {
-		tx.Out = append(tx.Out, bitcoin.TxOut{Value: bitcoin.Amount(i), Script: bytes.Repeat([]byte{1}, i%70)})
+		tx.Out = append(tx.Out, bitcoin.TxOut{Value: bitcoin.Amount(i),
+			Script: bytes.Repeat([]byte{1}, i%70)})
 	}
 	return tx
 }
@@ -302,8 +310,10 @@ func TestSigHashCache(t *testing.T) {
 			t.Errorf("hashed %d times, want %d", hashed, 3*len(codes)*6)
 		}
 		// Where a preimage is long its state is kept, so that another hash type costs nothing.
-		for _, t2 := range []SigHash{SigHashAll, SigHashNone, SigHashSingle, SigHashAll | SigHashAnyoneCanPay} {
-			if e := &v.sighashes[sighashClass(t2)]; size == 600 && !long(t2) != (len(e.state) == 0) {
+		for _, t2 := range []SigHash{SigHashAll, SigHashNone, SigHashSingle,
+			SigHashAll | SigHashAnyoneCanPay} {
+			if e := &v.sighashes[sighashClass(t2)]; size == 600 &&
+				!long(t2) != (len(e.state) == 0) {
 				t.Errorf("hash type %x keeps a state of %d octets", uint32(t2), len(e.state))
 			}
 		}
@@ -323,7 +333,10 @@ func TestSigHashCacheOfRemoved(t *testing.T) {
 	var v Verifier
 	v.begin(&s, 0, 0)
 	sig := bytes.Repeat([]byte{5}, 9)
-	script := func(tail Op) []byte { return append(AppendPush(nil, sig), byte(tail), byte(OpCheckSig)) }
+	script := func(tail Op) []byte {
+		return append(AppendPush(nil, sig), byte(tail),
+			byte(OpCheckSig))
+	}
 	for _, tail := range []Op{OpNop, OpNop1, OpNop, OpNop4} {
 		code, _ := v.withoutSig(script(tail), sig)
 		want := LegacySigHash(tx, 0, []byte{byte(tail), byte(OpCheckSig)}, SigHashAll)
@@ -335,7 +348,8 @@ func TestSigHashCacheOfRemoved(t *testing.T) {
 
 // TestScriptIsNotChanged: running a script changes neither the transaction nor what it spends.
 func TestScriptIsNotChanged(t *testing.T) {
-	script := parse(t, "2DUP SWAP ROT TUCK 2SWAP 3DUP 2ROT ROLL 1ADD HASH160 DROP DROP DROP DROP DROP 2DROP 1")
+	script := parse(t,
+		"2DUP SWAP ROT TUCK 2SWAP 3DUP 2ROT ROLL 1ADD HASH160 DROP DROP DROP DROP DROP 2DROP 1")
 	items := [][]byte{{3}, {2}, {1}, {4}, {}, {1, 2, 3}}
 	s := spendTaproot(t, leafTapscript, script, items...)
 	before, out := s.tx.Append(nil), append([]byte(nil), s.spent[0].Script...)

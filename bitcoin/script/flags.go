@@ -15,14 +15,14 @@ type Flags uint64
 // for blocks.
 const (
 	VerifyP2SH                               Flags = 1 << iota // BIP 16
-	VerifyStrictEnc                                            // defined hash types, keys of known form
+	VerifyStrictEnc                                            // known hash types and keys
 	VerifyDERSig                                               // BIP 66
 	VerifyLowS                                                 // BIP 146, "LOW_S"
 	VerifyNullDummy                                            // BIP 147
 	VerifySigPushOnly                                          // BIP 62, rule 2
 	VerifyMinimalData                                          // BIP 62, rules 3 and 4
 	VerifyDiscourageUpgradableNops                             // OP_NOP1, OP_NOP4 to OP_NOP10
-	VerifyCleanStack                                           // BIP 62, rule 6; needs P2SH and WITNESS
+	VerifyCleanStack                                           // BIP 62, rule 6; needs WITNESS
 	VerifyCheckLockTimeVerify                                  // BIP 65
 	VerifyCheckSequenceVerify                                  // BIP 112
 	VerifyWitness                                              // BIPs 141 and 143; needs P2SH
@@ -30,7 +30,7 @@ const (
 	VerifyMinimalIf                                            // arguments of OP_IF in witness v0
 	VerifyNullFail                                             // BIP 146, "NULLFAIL"
 	VerifyWitnessPubKeyType                                    // compressed keys in witness v0
-	VerifyConstScriptCode                                      // no OP_CODESEPARATOR before witness v0
+	VerifyConstScriptCode                                      // no OP_CODESEPARATOR in base
 	VerifyTaproot                                              // BIPs 341 and 342
 	VerifyDiscourageUpgradableTaprootVersion                   // leaf versions without meaning
 	VerifyDiscourageOpSuccess                                  // BIP 342's OP_SUCCESSx
@@ -44,8 +44,9 @@ const (
 const (
 	MandatoryFlags = VerifyP2SH | VerifyDERSig | VerifyNullDummy | VerifyCheckLockTimeVerify |
 		VerifyCheckSequenceVerify | VerifyWitness | VerifyTaproot
-	StandardFlags = MandatoryFlags | VerifyStrictEnc | VerifyMinimalData | VerifyDiscourageUpgradableNops |
-		VerifyCleanStack | VerifyMinimalIf | VerifyNullFail | VerifyLowS |
+	StandardFlags = MandatoryFlags | VerifyStrictEnc | VerifyMinimalData |
+		VerifyDiscourageUpgradableNops | VerifyCleanStack | VerifyMinimalIf | VerifyNullFail |
+		VerifyLowS |
 		VerifyDiscourageUpgradableWitnessProgram | VerifyWitnessPubKeyType | VerifyConstScriptCode |
 		VerifyDiscourageUpgradableTaprootVersion | VerifyDiscourageOpSuccess |
 		VerifyDiscourageUpgradablePubKeyType
@@ -54,8 +55,9 @@ const (
 // flagNames are Core's names in the order of the bits.
 var flagNames = [...]string{
 	"P2SH", "STRICTENC", "DERSIG", "LOW_S", "NULLDUMMY", "SIGPUSHONLY", "MINIMALDATA",
-	"DISCOURAGE_UPGRADABLE_NOPS", "CLEANSTACK", "CHECKLOCKTIMEVERIFY", "CHECKSEQUENCEVERIFY", "WITNESS",
-	"DISCOURAGE_UPGRADABLE_WITNESS_PROGRAM", "MINIMALIF", "NULLFAIL", "WITNESS_PUBKEYTYPE",
+	"DISCOURAGE_UPGRADABLE_NOPS", "CLEANSTACK", "CHECKLOCKTIMEVERIFY", "CHECKSEQUENCEVERIFY",
+	"WITNESS", "DISCOURAGE_UPGRADABLE_WITNESS_PROGRAM", "MINIMALIF", "NULLFAIL",
+	"WITNESS_PUBKEYTYPE",
 	"CONST_SCRIPTCODE", "TAPROOT", "DISCOURAGE_UPGRADABLE_TAPROOT_VERSION", "DISCOURAGE_OP_SUCCESS",
 	"DISCOURAGE_UPGRADABLE_PUBKEYTYPE",
 }

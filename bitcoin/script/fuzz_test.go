@@ -63,7 +63,8 @@ func FuzzStrictDER(f *testing.F) {
 		if !ok {
 			t.Fatalf("%x is not parsed", sig)
 		}
-		if der := secp.AppendDER(nil, &rs); rs != [64]byte{} && !bytes.Equal(der, sig[:len(sig)-1]) {
+		if der := secp.AppendDER(nil, &rs); rs != [64]byte{} && !bytes.Equal(der,
+			sig[:len(sig)-1]) {
 			t.Errorf("%x is encoded %x", sig, der)
 		}
 	})
@@ -73,7 +74,8 @@ func FuzzStrictDER(f *testing.F) {
 // rule more must not make valid what was not.
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte{byte(Op1)}, []byte{byte(Op1)}, []byte{}, []byte{}, uint64(0), uint64(1))
-	f.Add([]byte{}, PayToWitness(1, make([]byte, 32)), []byte{1}, []byte{0xc0}, uint64(allFlags), uint64(0))
+	f.Add([]byte{}, PayToWitness(1, make([]byte, 32)), []byte{1}, []byte{0xc0}, uint64(allFlags),
+		uint64(0))
 	v := &Verifier{Engine: instant{}}
 	f.Fuzz(func(t *testing.T, scriptSig, scriptPubKey, item, last []byte, flags, more uint64) {
 		var witness [][]byte

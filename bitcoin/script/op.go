@@ -267,7 +267,7 @@ func isSuccess(op Op) bool { return successes[op>>6]>>(op&63)&1 != 0 }
 
 // successes has a bit for each OP_SUCCESSx: 80, 98, 126-129, 131-134, 137-138, 141-142, 149-153,
 // 187-254.
-var successes = [4]uint64{0x0000000000000000, 0xc000000400010000, 0xf800000003e0667b, 0x7fffffffffffffff}
+var successes = [4]uint64{0, 0xc000000400010000, 0xf800000003e0667b, 0x7fffffffffffffff}
 
 // isDisabled reports whether the operation fails every script before tapscript that contains it,
 // run or not (CVE-2010-5137).

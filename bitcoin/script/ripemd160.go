@@ -5,8 +5,9 @@ import (
 	"math/bits"
 )
 
-// ripemd160 returns the RIPEMD-160 of b (Dobbertin, Bosselaers and Preneel, 1996, appendix A). It is here because
-// the standard library has none, and golang.org/x/crypto's is frozen and makes an object for each hash.
+// ripemd160 returns the RIPEMD-160 of b (Dobbertin, Bosselaers and Preneel, 1996, appendix A). It
+// is here because the standard library has none, and golang.org/x/crypto's is frozen and makes an
+// object for each hash.
 func ripemd160(b []byte) [20]byte {
 	state := [5]uint32{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0}
 	length := uint64(len(b))
@@ -38,14 +39,14 @@ func ripemd3(x, y, z uint32) uint32 { return (x | ^y) ^ z }
 func ripemd4(x, y, z uint32) uint32 { return y ^ z&(x^y) }
 func ripemd5(x, y, z uint32) uint32 { return x ^ (y | ^z) }
 
-// ripemdStep mixes the round's function f and the word x, to which the round's constant was added, into a and
-// rotates c.
+// ripemdStep mixes the round's function f and the word x, to which the round's constant was added,
+// into a and rotates c.
 func ripemdStep(a, c, e, f, x uint32, rotate int) (uint32, uint32) {
 	return bits.RotateLeft32(a+f+x, rotate) + e, bits.RotateLeft32(c, 10)
 }
 
-// ripemdBlock hashes a block in two lines of 80 steps, each in five rounds. The steps are written out, left
-// and right by turns, so that the five words of a line change names instead of places.
+// ripemdBlock hashes a block in two lines of 80 steps, each in five rounds. The steps are written
+// out, left and right by turns, so that the five words of a line change names instead of places.
 func ripemdBlock(state *[5]uint32, block *[64]byte) {
 	var x [16]uint32
 	for i := range x {
@@ -224,6 +225,8 @@ func ripemdBlock(state *[5]uint32, block *[64]byte) {
 	lb, ld = ripemdStep(lb, ld, la, ripemd5(lc, ld, le), x[13]+0xa953fd4e, 6)
 	rb, rd = ripemdStep(rb, rd, ra, ripemd1(rc, rd, re), x[11], 11)
 
-	state[0], state[1], state[2], state[3], state[4] = state[1]+lc+rd, state[2]+ld+re, state[3]+le+ra,
-		state[4]+la+rb, state[0]+lb+rc
+	*state = [5]uint32{
+		state[1] + lc + rd, state[2] + ld + re, state[3] + le + ra, state[4] + la + rb,
+		state[0] + lb + rc,
+	}
 }

@@ -87,13 +87,14 @@ func TestLimits(t *testing.T) {
 		{"202 operations", bare, repeat(OpNop, 202, Op1), nil, ErrOpCount},
 		{"202 operations in a witness", inWitness, repeat(OpNop, 202, Op1), nil, ErrOpCount},
 		{"202 operations in a tapscript", tap, repeat(OpNop, 202, Op1), nil, OK},
-		{"operations that do not run count", bare, parse(t, "0 IF "+words("NOP", 200)+" ENDIF 1"), nil,
-			ErrOpCount},
-		{"OP_RESERVED does not count", bare, parse(t, "0 IF "+words("RESERVED", 300)+" ENDIF 1"), nil, OK},
+		{"operations that do not run count", bare, parse(t, "0 IF "+words("NOP", 200)+" ENDIF 1"),
+			nil, ErrOpCount},
+		{"OP_RESERVED does not count", bare, parse(t, "0 IF "+words("RESERVED", 300)+" ENDIF 1"),
+			nil, OK},
 		{"keys of a multisig count", bare, parse(t, words("NOP", 181)+" 0 0 "+words("0", 20)+
 			" 20 CHECKMULTISIG"), nil, ErrOpCount},
-		{"and one less", bare, parse(t, words("NOP", 180)+" 0 0 "+words("0", 20)+" 20 CHECKMULTISIG"), nil,
-			OK},
+		{"and one less", bare, parse(t, words("NOP", 180)+" 0 0 "+
+			words("0", 20)+" 20 CHECKMULTISIG"), nil, OK},
 		{"1000 items", bare, repeat(Op1, 1000), nil, OK},
 		{"1001 items", bare, repeat(Op1, 1001), nil, ErrStackSize},
 		{"1000 items on two stacks", bare, append(repeat(OpToAltStack, 1), repeat(Op1, 999)...),
@@ -101,25 +102,28 @@ func TestLimits(t *testing.T) {
 		{"1001 items on two stacks", bare, append(repeat(OpToAltStack, 1), repeat(Op1, 1000)...),
 			[][]byte{{1}}, ErrStackSize},
 		{"1001 items that 3DUP made", bare, repeat(Op1, 998, Op3Dup), nil, ErrStackSize},
-		{"1000 items to begin with", tap, append(repeat(OpDrop, 999), byte(OpNot)), make([][]byte, 1000), OK},
-		{"1001 items to begin with", tap, append(repeat(OpDrop, 1000), byte(OpNot)), make([][]byte, 1001),
-			ErrStackSize},
+		{"1000 items to begin with", tap, append(repeat(OpDrop, 999), byte(OpNot)),
+			make([][]byte, 1000), OK},
+		{"1001 items to begin with", tap, append(repeat(OpDrop, 1000), byte(OpNot)),
+			make([][]byte, 1001), ErrStackSize},
 		{"item of 520", inWitness, parse(t, "DROP 1"), [][]byte{long(520)}, OK},
 		{"item of 521", inWitness, parse(t, "DROP 1"), [][]byte{long(521)}, ErrPushSize},
 		{"item of 521 in a tapscript", tap, parse(t, "DROP 1"), [][]byte{long(521)}, ErrPushSize},
 		{"push of 520", bare, append(AppendPush(nil, long(520)), byte(Op1)), nil, OK},
 		{"push of 521", bare, append(AppendPush(nil, long(521)), byte(Op1)), nil, ErrPushSize},
-		{"push of 521 that does not run", bare, parse(t, "0 IF 0x4d 0x0902 0x"+hexOf(long(521))+" ENDIF 1"),
-			nil, ErrPushSize},
+		{"push of 521 that does not run", bare,
+			parse(t, "0 IF 0x4d 0x0902 0x"+hexOf(long(521))+" ENDIF 1"), nil, ErrPushSize},
 		{"21 keys", bare, parse(t, "0 0 "+words("0", 21)+" 21 CHECKMULTISIG"), nil, ErrPubKeyCount},
 		{"-1 keys", bare, parse(t, "0 0 -1 CHECKMULTISIG"), nil, ErrPubKeyCount},
-		{"more signatures than keys", bare, parse(t, "0 0 0 2 0 1 CHECKMULTISIG"), nil, ErrSigCount},
+		{"more signatures than keys", bare, parse(t, "0 0 0 2 0 1 CHECKMULTISIG"), nil,
+			ErrSigCount},
 		{"no dummy", bare, parse(t, "0 0 CHECKMULTISIG"), nil, ErrInvalidStackOperation},
 		{"a dummy", bare, parse(t, "0 0 0 CHECKMULTISIG"), nil, OK},
 		{"a dummy that is not empty", bare, parse(t, "1 0 0 CHECKMULTISIG"), nil, ErrSigNullDummy},
-		{"multisig in a tapscript", tap, parse(t, "0 0 0 CHECKMULTISIG"), nil, ErrTapscriptCheckMultisig},
-		{"CHECKSIGADD before", inWitness, []byte{byte(Op0), byte(Op0), byte(Op0), byte(OpCheckSigAdd)}, nil,
-			ErrBadOpcode},
+		{"multisig in a tapscript", tap, parse(t, "0 0 0 CHECKMULTISIG"), nil,
+			ErrTapscriptCheckMultisig},
+		{"CHECKSIGADD before", inWitness,
+			[]byte{byte(Op0), byte(Op0), byte(Op0), byte(OpCheckSigAdd)}, nil, ErrBadOpcode},
 		{"two items left", tap, parse(t, "1 1"), nil, ErrCleanStack},
 		{"false left", tap, parse(t, "0"), nil, ErrEvalFalse},
 		{"negative zero left", tap, parse(t, "0x01 0x80"), nil, ErrEvalFalse},
@@ -162,8 +166,8 @@ func TestOpSuccess(t *testing.T) {
 			t.Errorf("%d: %v", op, got)
 		}
 	}
-	for _, name := range []string{"CAT", "SUBSTR", "LEFT", "RIGHT", "INVERT", "AND", "OR", "XOR", "2MUL", "2DIV",
-		"MUL", "DIV", "MOD", "LSHIFT", "RSHIFT"} {
+	for _, name := range []string{"CAT", "SUBSTR", "LEFT", "RIGHT", "INVERT", "AND", "OR", "XOR",
+		"2MUL", "2DIV", "MUL", "DIV", "MOD", "LSHIFT", "RSHIFT"} {
 		if op := Op(parse(t, name)[0]); !isDisabled(op) {
 			t.Errorf("%s is not disabled", name)
 		}
@@ -269,9 +273,11 @@ func TestTaprootForms(t *testing.T) {
 		{"no witness", with(), ErrWitnessProgramWitnessEmpty},
 		{"script", with(script, control), OK},
 		{"script with an annex", with(script, control, annex), OK},
-		{"script with two annexes", with(script, control, annex, annex), ErrTaprootWrongControlSize},
+		{"script with two annexes", with(script, control, annex, annex),
+			ErrTaprootWrongControlSize},
 		{"another script", with([]byte{byte(Op2)}, control), ErrWitnessProgramMismatch},
-		{"parity", with(script, append([]byte{control[0] ^ 1}, control[1:]...)), ErrWitnessProgramMismatch},
+		{"parity", with(script, append([]byte{control[0] ^ 1}, control[1:]...)),
+			ErrWitnessProgramMismatch},
 		{"control of 32", with(script, control[:32]), ErrTaprootWrongControlSize},
 		{"control of 34", with(script, append(control[:33:33], 0)), ErrTaprootWrongControlSize},
 		{"control with a node more", with(script, append(control[:33:33], make([]byte, 32)...)),
@@ -298,19 +304,22 @@ func TestAnchor(t *testing.T) {
 	}
 	expect(t, "bare", spendingOf(nil, anchor, nil, 0), StandardFlags, OK)
 	expect(t, "bare with a witness", spendingOf(nil, anchor, [][]byte{{1}}, 0), StandardFlags, OK)
-	expect(t, "with a scriptSig", spendingOf([]byte{byte(Op1)}, anchor, nil, 0), StandardFlags, ErrWitnessMalleated)
-	expect(t, "wrapped", spendingOf(AppendPush(nil, anchor), PayToScriptHash(Hash160(anchor)), nil, 0),
+	expect(t, "with a scriptSig", spendingOf([]byte{byte(Op1)}, anchor, nil, 0), StandardFlags,
+		ErrWitnessMalleated)
+	wrapped := spendingOf(AppendPush(nil, anchor), PayToScriptHash(Hash160(anchor)), nil, 0)
+	expect(t, "wrapped", wrapped, StandardFlags, ErrDiscourageUpgradableWitnessProgram)
+	expect(t, "another program", spendingOf(nil, PayToWitness(1, []byte{0x4e, 0x74}), nil, 0),
 		StandardFlags, ErrDiscourageUpgradableWitnessProgram)
-	expect(t, "another program", spendingOf(nil, PayToWitness(1, []byte{0x4e, 0x74}), nil, 0), StandardFlags,
-		ErrDiscourageUpgradableWitnessProgram)
-	expect(t, "another version", spendingOf(nil, PayToWitness(2, []byte{0x4e, 0x73}), nil, 0), StandardFlags,
-		ErrDiscourageUpgradableWitnessProgram)
+	expect(t, "another version", spendingOf(nil, PayToWitness(2, []byte{0x4e, 0x73}), nil, 0),
+		StandardFlags, ErrDiscourageUpgradableWitnessProgram)
 }
 
 // TestFalseProgram: a witness program is run as a script first, so one of zeros alone is false.
 func TestFalseProgram(t *testing.T) {
-	expect(t, "zeros", spendingOf(nil, PayToWitness(0, make([]byte, 20)), nil, 0), MandatoryFlags, ErrEvalFalse)
-	expect(t, "zeros of version 1", spendingOf(nil, PayToWitness(1, make([]byte, 32)), [][]byte{{1}}, 0),
+	expect(t, "zeros", spendingOf(nil, PayToWitness(0, make([]byte, 20)), nil, 0), MandatoryFlags,
+		ErrEvalFalse)
+	expect(t, "zeros of version 1", spendingOf(nil, PayToWitness(1, make([]byte, 32)),
+		[][]byte{{1}}, 0),
 		MandatoryFlags, ErrEvalFalse)
 }
 
@@ -402,7 +411,8 @@ func TestVerifyInputError(t *testing.T) {
 func TestEval(t *testing.T) {
 	v := new(Verifier)
 	stack, code := v.Eval(parse(t, "1 2 ADD 0x02 0xbeef"), 0)
-	if code != OK || len(stack) != 2 || !bytes.Equal(stack[0], []byte{3}) || !bytes.Equal(stack[1], []byte{0xbe, 0xef}) {
+	if code != OK || len(stack) != 2 || !bytes.Equal(stack[0], []byte{3}) || !bytes.Equal(stack[1],
+		[]byte{0xbe, 0xef}) {
 		t.Errorf("%x, %s", stack, code.Name())
 	}
 	pub := testKey(t, 0).PublicKey().Compressed()
@@ -410,7 +420,8 @@ func TestEval(t *testing.T) {
 	if stack, code = v.Eval(script, 0); code != OK || isTrue(stack[0]) {
 		t.Errorf("a signature of nothing: %x, %s", stack, code.Name())
 	}
-	if _, code = v.Eval(parse(t, "1 CHECKLOCKTIMEVERIFY"), MandatoryFlags); code != ErrUnsatisfiedLockTime {
+	if _, code = v.Eval(parse(t, "1 CHECKLOCKTIMEVERIFY"),
+		MandatoryFlags); code != ErrUnsatisfiedLockTime {
 		t.Error(code.Name())
 	}
 	v.Release()
@@ -495,10 +506,12 @@ func TestNoAllocation(t *testing.T) {
 	tapscript := append(AppendPush(nil, x[:]), byte(OpCheckSig))
 	for name, s := range map[string]*Spending{
 		"P2PKH": spendingOf(push(sig, pub[:]), PayToPubKeyHash(Hash160(pub[:])), nil, 0),
-		"P2SH multisig": spendingOf(push(nil, sig, sig, multisig), PayToScriptHash(Hash160(multisig)),
+		"P2SH multisig": spendingOf(push(nil, sig, sig, multisig),
+			PayToScriptHash(Hash160(multisig)),
 			nil, 0),
 		"P2WPKH": spendingOf(nil, witnessOf(Hash160(pub[:])), [][]byte{sig, pub[:]}, 0),
-		"P2WSH multisig": spendingOf(nil, PayToWitness(0, sum[:]), [][]byte{nil, sig, sig, multisig},
+		"P2WSH multisig": spendingOf(nil, PayToWitness(0, sum[:]), [][]byte{nil, sig, sig,
+			multisig},
 			0),
 		"P2TR by key":    spendingOf(nil, PayToWitness(1, x[:]), [][]byte{schnorr}, 0),
 		"P2TR by script": spendTaproot(t, leafTapscript, tapscript, schnorr),

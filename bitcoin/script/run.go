@@ -21,7 +21,7 @@ const (
 type frame struct {
 	script    []byte
 	rules     rules
-	codeStart int // where the script begins that signatures commit to: after the last OP_CODESEPARATOR
+	codeStart int // after the last OP_CODESEPARATOR: what signatures commit to begins here
 	ops       int // counted against MaxOps
 	depth     int // of nested OP_IFs
 	firstDead int // the depth at which a branch that does not run began, or live

@@ -13,6 +13,8 @@
 // interpreter's, such as sizes and dust, are the mempool's.
 package script
 
+import "encoding/binary"
+
 // The limits of scripts (Bitcoin Core script/script.h).
 const (
 	MaxElementSize     = 520    // octets of a stack item pushed by a script
@@ -29,7 +31,6 @@ const (
 	controlBase        = 33
 	controlNode        = 32
 	maxControlNodes    = 128
-	maxControlSize     = controlBase + controlNode*maxControlNodes
 	sequenceFinal      = 0xffffffff
 	sequenceDisable    = 1 << 31 // BIP 68: the sequence number is no lock time
 	sequenceTypeFlag   = 1 << 22 // BIP 68: it counts 512 seconds, not blocks
@@ -39,10 +40,18 @@ const (
 	taprootSize        = 32
 )
 
+// IsPayToPubKeyHash reports whether the script is OP_DUP OP_HASH160 <20 octets> OP_EQUALVERIFY
+// OP_CHECKSIG.
+func IsPayToPubKeyHash(script []byte) bool {
+	return len(script) == 25 && script[0] == byte(OpDup) && script[1] == byte(OpHash160) &&
+		script[2] == 20 && script[23] == byte(OpEqualVerify) && script[24] == byte(OpCheckSig)
+}
+
 // IsPayToScriptHash reports whether the script has the form of BIP 16: OP_HASH160 <20 octets>
 // OP_EQUAL.
 func IsPayToScriptHash(script []byte) bool {
-	return len(script) == 23 && script[0] == byte(OpHash160) && script[1] == 20 && script[22] == byte(OpEqual)
+	return len(script) == 23 && script[0] == byte(OpHash160) && script[1] == 20 &&
+		script[22] == byte(OpEqual)
 }
 
 // IsPayToTaproot reports whether the script is a version 1 witness program of 32 octets (BIP 341).
@@ -52,7 +61,8 @@ func IsPayToTaproot(script []byte) bool {
 
 // IsPayToAnchor reports whether the script is OP_1 <4e73>, which everybody can spend (BIP 433).
 func IsPayToAnchor(script []byte) bool {
-	return len(script) == 4 && script[0] == byte(Op1) && isAnchorProgram(1, script[2:]) && script[1] == 2
+	version, program, ok := WitnessProgram(script)
+	return ok && isAnchorProgram(version, program)
 }
 
 func isAnchorProgram(version int, program []byte) bool {
@@ -158,7 +168,7 @@ func step(script []byte, pc int) (start, end int, ok bool) {
 		if left < 4 {
 			return pc, pc, false
 		}
-		long := uint32(script[pc]) | uint32(script[pc+1])<<8 | uint32(script[pc+2])<<16 | uint32(script[pc+3])<<24
+		long := binary.LittleEndian.Uint32(script[pc:])
 		pc += 4
 		if uint64(long) > uint64(len(script)-pc) { // an int of 32 bits could not hold it
 			return pc, pc, false

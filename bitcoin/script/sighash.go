@@ -213,7 +213,9 @@ var ErrSigHash = errors.New("invalid taproot signature hash type")
 
 // TaprootSigHash returns what a signature of a taproot input signs (BIP 341). annex is nil without
 // one; leaf is nil for a spend by key.
-func (s *Spending) TaprootSigHash(input int, t SigHash, annex []byte, leaf *Leaf) ([32]byte, error) {
+func (s *Spending) TaprootSigHash(
+	input int, t SigHash, annex []byte, leaf *Leaf,
+) ([32]byte, error) {
 	var v Verifier
 	v.spend, v.index = s, input
 	v.setAnnex(annex)
@@ -237,11 +239,11 @@ func (v *Verifier) setAnnex(annex []byte) {
 }
 
 func (v *Verifier) taprootHash(hashType byte, tapscript bool) (sum [32]byte, ok bool) {
-	if hashType&^byte(SigHashAnyoneCanPay) > byte(SigHashSingle) || hashType == byte(SigHashAnyoneCanPay) {
-		return sum, false
-	}
 	s, in := v.spend, &v.spend.tx.In[v.index]
 	t := SigHash(hashType)
+	if t&^SigHashAnyoneCanPay > SigHashSingle || t == SigHashAnyoneCanPay {
+		return sum, false
+	}
 	if singleOutOfRange(s.tx, v.index, t) {
 		return sum, false
 	}

@@ -34,8 +34,7 @@ func Solve(script []byte) (Type, [][]byte) {
 	if key, ok := payToPubKey(script); ok {
 		return PubKey, [][]byte{key}
 	}
-	if len(script) == 25 && Op(script[0]) == OpDup && Op(script[1]) == OpHash160 && script[2] == 20 &&
-		Op(script[23]) == OpEqualVerify && Op(script[24]) == OpCheckSig {
+	if IsPayToPubKeyHash(script) {
 		return PubKeyHash, [][]byte{script[3:23]}
 	}
 	if required, keys, ok := ParseMultisig(script); ok {
@@ -101,8 +100,12 @@ func smallNumber(op Op, data []byte, least int) (n int, ok bool) {
 	switch {
 	case op >= Op1 && op <= Op16:
 		n = int(op-Op1) + 1
-	case op > Op0 && op <= OpPushData4 && isMinimalPush(op, data) && len(data) <= numSize && isMinimalNum(data):
-		n = int(decodeNum(data))
+	case op > Op0 && op <= OpPushData4 && isMinimalPush(op, data):
+		v, err := DecodeNum(data, true, numSize)
+		if err != nil {
+			return 0, false
+		}
+		n = int(v)
 	default:
 		return 0, false
 	}

@@ -43,7 +43,7 @@ func (s *Spending) Init(tx *bitcoin.Tx, spent []bitcoin.TxOut) {
 			legacy = true
 		case IsPayToTaproot(script):
 			taproot = true
-		default: // a witness program of version 0, bare or within P2SH, or nothing that could succeed
+		default: // a program of version 0, bare or within P2SH, or nothing that could succeed
 			segwit = true
 		}
 	}

@@ -81,7 +81,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %x, %v; want %s", c.text, got, err, c.want)
 		}
 	}
-	for _, text := range []string{"4294967296", "-4294967296", "0x", "0x1", "0xzz", "FOO", "PUSHDATA1", "1NEGATE",
+	for _, text := range []string{"4294967296", "-4294967296", "0x", "0x1", "0xzz", "FOO",
+		"PUSHDATA1", "1NEGATE",
 		"'abc", "CHECKSIGADD", "+1", "99999999999999999999"} {
 		if got, err := Parse(text); err == nil {
 			t.Errorf("%q: %x", text, got)
@@ -96,7 +97,8 @@ func TestNumbers(t *testing.T) {
 	}{
 		{0, ""}, {1, "01"}, {-1, "81"}, {127, "7f"}, {-127, "ff"}, {128, "8000"}, {-128, "8080"},
 		{255, "ff00"}, {256, "0001"}, {-255, "ff80"}, {32767, "ff7f"}, {32768, "008000"},
-		{math.MaxInt32, "ffffff7f"}, {math.MinInt32, "0000008080"}, {math.MaxInt64, "ffffffffffffff7f"},
+		{math.MaxInt32, "ffffff7f"}, {math.MinInt32, "0000008080"}, {math.MaxInt64,
+			"ffffffffffffff7f"},
 		{math.MinInt64, "000000000000008080"},
 	} {
 		got := AppendNum(nil, c.n)
@@ -140,7 +142,8 @@ func TestStandardPush(t *testing.T) {
 		data := bytes.Repeat([]byte{0x55}, n)
 		script := AppendPush(nil, data)
 		op, got, rest, ok := Next(script)
-		if !ok || len(rest) != 0 || !bytes.Equal(got, data) || !isMinimalPush(op, data) || !IsPushOnly(script) {
+		if !ok || len(rest) != 0 || !bytes.Equal(got, data) || !isMinimalPush(op, data) ||
+			!IsPushOnly(script) {
 			t.Errorf("%d octets: %v, %d left, %v", n, op, len(rest), ok)
 		}
 	}
@@ -155,7 +158,7 @@ func TestStandardPush(t *testing.T) {
 func TestForms(t *testing.T) {
 	short, long := bytes.Repeat([]byte{2}, 33), append([]byte{4}, make([]byte, 64)...)
 	hybrid := append([]byte{6}, make([]byte, 64)...)
-	hash := bytes.Repeat([]byte{9}, 20)
+	other, hash := append([]byte{5}, short[1:]...), bytes.Repeat([]byte{9}, 20)
 	script := func(b *Builder) []byte { return b.Script() }
 	numbered := func(n int, parts ...[]byte) [][]byte {
 		return append(append([][]byte{{byte(n)}}, parts...), []byte{byte(len(parts))})
@@ -173,8 +176,7 @@ func TestForms(t *testing.T) {
 		{"key", script(new(Builder).Push(short).Op(OpCheckSig)), PubKey, [][]byte{short}},
 		{"long key", script(new(Builder).Push(long).Op(OpCheckSig)), PubKey, [][]byte{long}},
 		{"hybrid key", script(new(Builder).Push(hybrid).Op(OpCheckSig)), PubKey, [][]byte{hybrid}},
-		{"key of another form", script(new(Builder).Push(append([]byte{5}, short[1:]...)).Op(OpCheckSig)),
-			NonStandard, nil},
+		{"key of another form", script(new(Builder).Push(other).Op(OpCheckSig)), NonStandard, nil},
 		{"hash of a key", PayToPubKeyHash([20]byte(hash)), PubKeyHash, [][]byte{hash}},
 		{"hash of a script", PayToScriptHash([20]byte(hash)), ScriptHash, [][]byte{hash}},
 		{"data", script(new(Builder).Op(OpReturn).Push(hash).Int(5)), NullData, nil},
@@ -186,9 +188,12 @@ func TestForms(t *testing.T) {
 		{"0 of 1", Multisig(0, [][]byte{short}), NonStandard, nil},
 		{"2 of 1", Multisig(2, [][]byte{short}), NonStandard, nil},
 		{"1 of 21", Multisig(1, append(twenty, short)), NonStandard, nil},
-		{"1 of 2 with a key missing", parse(t, "1 0x21 0x"+hexOf(short)+" 2 CHECKMULTISIG"), NonStandard, nil},
-		{"1 of 1 with more after", append(Multisig(1, [][]byte{short}), byte(OpCheckMultisig)), NonStandard, nil},
-		{"numbers not minimal", parse(t, "0x01 0x01 0x21 0x"+hexOf(short)+" 1 CHECKMULTISIG"), NonStandard, nil},
+		{"1 of 2 with a key missing", parse(t, "1 0x21 0x"+hexOf(short)+" 2 CHECKMULTISIG"),
+			NonStandard, nil},
+		{"1 of 1 with more after", append(Multisig(1, [][]byte{short}), byte(OpCheckMultisig)),
+			NonStandard, nil},
+		{"numbers not minimal", parse(t, "0x01 0x01 0x21 0x"+hexOf(short)+" 1 CHECKMULTISIG"),
+			NonStandard, nil},
 		{"witness 0 of 20", PayToWitness(0, hash), WitnessV0KeyHash, [][]byte{hash}},
 		{"witness 0 of 32", PayToWitness(0, short[:32]), WitnessV0ScriptHash, [][]byte{short[:32]}},
 		{"witness 0 of 21", PayToWitness(0, short[:21]), NonStandard, nil},
@@ -296,7 +301,8 @@ func TestSigOpCost(t *testing.T) {
 	}{
 		{"bare multisig is counted where it is made", parse(t, "0 0"), two, nil, flags, 0},
 		{"P2SH", AppendPush(parse(t, "0 0"), two), PayToScriptHash(Hash160(two)), nil, flags, 8},
-		{"P2SH before BIP 16", AppendPush(parse(t, "0 0"), two), PayToScriptHash(Hash160(two)), nil, 0, 0},
+		{"P2SH before BIP 16", AppendPush(parse(t, "0 0"), two),
+			PayToScriptHash(Hash160(two)), nil, 0, 0},
 		{"P2WPKH", nil, keyProgram, [][]byte{nil, nil}, flags, 1},
 		{"P2WPKH before BIP 141", nil, keyProgram, [][]byte{nil, nil}, VerifyP2SH, 0},
 		{"version 1", nil, PayToWitness(1, make([]byte, 20)), [][]byte{nil, nil}, flags, 0},
@@ -312,8 +318,11 @@ func TestSigOpCost(t *testing.T) {
 		}
 	}
 	coinbase := &bitcoin.Tx{
-		In: []bitcoin.TxIn{{PrevOut: bitcoin.OutPoint{Index: 0xffffffff}, Script: parse(t, "CHECKSIG"),
-			Witness: [][]byte{two}}},
+		In: []bitcoin.TxIn{{
+			PrevOut: bitcoin.OutPoint{Index: 0xffffffff},
+			Script:  parse(t, "CHECKSIG"),
+			Witness: [][]byte{two},
+		}},
 		Out: []bitcoin.TxOut{{Script: two}},
 	}
 	if got := SigOpCost(coinbase, nil, flags); got != 84 {
@@ -336,7 +345,8 @@ func TestFlagNames(t *testing.T) {
 		t.Error("FOO is a flag")
 	}
 	// Core's numbers, which its tools print.
-	for f, bit := range map[Flags]int{VerifyP2SH: 0, VerifyCleanStack: 8, VerifyWitness: 11, VerifyTaproot: 17,
+	for f, bit := range map[Flags]int{VerifyP2SH: 0, VerifyCleanStack: 8, VerifyWitness: 11,
+		VerifyTaproot:                        17,
 		VerifyDiscourageUpgradablePubKeyType: 20} {
 		if f != 1<<bit {
 			t.Errorf("%v is not bit %d", f, bit)
@@ -368,14 +378,15 @@ func TestCodes(t *testing.T) {
 
 // TestRIPEMD160 has the messages of the paper's appendix, and lengths about the edges of blocks.
 func TestRIPEMD160(t *testing.T) {
+	eighty, million := strings.Repeat("1234567890", 8), strings.Repeat("a", 1_000_000)
 	for message, want := range map[string]string{
 		"":               "9c1185a5c5e9fc54612808977ee8f548b2258d31",
 		"a":              "0bdc9d2d256b3ee9daae347be6f4dc835a467ffe",
 		"abc":            "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc",
 		"message digest": "5d0689ef49d2fae572b881b123a85ffa21595f36",
 		"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq": "12a053384a9c0c88e405a06c27dcf49ada62eb2b",
-		strings.Repeat("1234567890", 8):                            "9b752e45573d4b39f4dbd3323cab82bf63326bfb",
-		strings.Repeat("a", 1_000_000):                             "52783243c1697bdbe16d37f97f68f08325dc1528",
+		eighty:  "9b752e45573d4b39f4dbd3323cab82bf63326bfb",
+		million: "52783243c1697bdbe16d37f97f68f08325dc1528",
 	} {
 		if got := ripemd160([]byte(message)); hex.EncodeToString(got[:]) != want {
 			t.Errorf("%.30q: %x, want %s", message, got, want)

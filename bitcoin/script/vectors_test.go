@@ -3,7 +3,6 @@ package script
 import (
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -297,7 +296,7 @@ func (test *txTest) passes(v *Verifier, flags Flags) bool {
 // others the transaction is valid, with fewer too, and with any one more it is not.
 func TestTxValid(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	v := new(Verifier)
+	v := &Verifier{Cache: NewSigCache(1<<20, [32]byte{})}
 	tests := readTxTests(t, "bitcoin/core/tx_valid.json")
 	if len(tests) != 121 {
 		t.Errorf("%d rows, want 121", len(tests))
@@ -318,7 +317,8 @@ func TestTxValid(t *testing.T) {
 			if fewer := trim(flags &^ randomFlags(r)); !test.passes(v, fewer) {
 				t.Errorf("fails with %v: %s", fewer, test.name)
 			}
-			if less := trim(excluded &^ (1 << bit)); less != excluded && test.passes(v, allFlags&^less) {
+			if less := trim(excluded &^ (1 << bit)); less != excluded && test.passes(v,
+				allFlags&^less) {
 				t.Errorf("passes with %s too: %s", flagNames[bit], test.name)
 			}
 		}
@@ -330,7 +330,7 @@ func TestTxValid(t *testing.T) {
 // package consensus tests.
 func TestTxInvalid(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	v := new(Verifier)
+	v := &Verifier{Cache: NewSigCache(1<<20, [32]byte{})}
 	tests := readTxTests(t, "bitcoin/core/tx_invalid.json")
 	if len(tests) != 93 {
 		t.Errorf("%d rows, want 93", len(tests))
@@ -391,5 +391,3 @@ func TestSigHashVectors(t *testing.T) {
 		t.Errorf("%d rows, want 500", n)
 	}
 }
-
-var _ = fmt.Sprint

@@ -90,7 +90,8 @@ func (v *Verifier) verifyTaproot(witness [][]byte, program []byte) Code {
 
 	n := len(stack)
 	control, script := stack[n-1], stack[n-2]
-	if len(control) < controlBase || len(control) > maxControlSize || (len(control)-controlBase)%controlNode != 0 {
+	path := len(control) - controlBase
+	if path < 0 || path > controlNode*maxControlNodes || path%controlNode != 0 {
 		return ErrTaprootWrongControlSize
 	}
 	version := control[0] & leafMask

@@ -6,9 +6,9 @@ type term struct {
 	times short
 }
 
-// sumOfTerms adds up many terms by buckets (Pippenger). The numbers are cut into windows of some bits, with
-// signs; for each window every point goes into the bucket of its digit, so that the digits are multiplied not for
-// each point but once for each bucket.
+// sumOfTerms adds up many terms by buckets (Pippenger). The numbers are cut into windows of some
+// bits, with signs; for each window every point goes into the bucket of its digit, so that the
+// digits are multiplied not for each point but once for each bucket.
 func sumOfTerms(terms []term) jacobian {
 	width := bucketWidth(len(terms))
 	windows := (digitCount + width - 1) / width
@@ -73,8 +73,8 @@ func (k *short) window(digits []int16, width int) {
 	}
 }
 
-// bucketWidth returns the width of windows that costs the fewest additions: n for the points of a window, and
-// two for each of its buckets, which cost a quarter more.
+// bucketWidth returns the width of windows that costs the fewest additions: n for the points of a
+// window, and two for each of its buckets, which cost a quarter more.
 func bucketWidth(n int) int {
 	best, least := 0, 0
 	for width := 3; width <= 14; width++ {

@@ -56,8 +56,8 @@ func (p *jacobian) randomized(r *rand.Rand) jacobian {
 	return q
 }
 
-// TestPoints adds and doubles every pair of some points, with the sums that formulas get wrong: equal points,
-// opposite ones, infinity.
+// TestPoints adds and doubles every pair of some points, with the sums that formulas get wrong:
+// equal points, opposite ones, infinity.
 func TestPoints(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	points := []jacobian{{infinity: true}}
@@ -183,7 +183,8 @@ func TestGeneratorTables(t *testing.T) {
 	}
 }
 
-// TestSumOfTerms compares buckets with the plain sum, with points that meet in a bucket: the same, the opposite.
+// TestSumOfTerms compares buckets with the plain sum, with points that meet in a bucket: the same,
+// the opposite.
 func TestSumOfTerms(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	for _, n := range []int{1, 2, 3, 10, 50, 200, 700} {
@@ -215,10 +216,13 @@ func TestSumOfTerms(t *testing.T) {
 	}
 }
 
-// TestBatchSizes verifies batches on both sides of where buckets begin, breaks one signature at each place, and
-// wants the batch to name it.
+// TestBatchSizes verifies batches on both sides of where buckets begin, breaks one signature at
+// each place, and wants the batch to name it.
 func TestBatchSizes(t *testing.T) {
-	for _, n := range []int{0, 1, 2, leastBatch - 1, leastBatch, leastBatch + 1, 40} {
+	for _, n := range []int{0, 1, 2, leastBatch - 1, leastBatch, leastBatch + 1, 2 * leastBatch} {
+		if testing.Short() && n > leastBatch {
+			break
+		}
 		all := schnorrSignatures(t, n)
 		var b Batch
 		for i := range all {
@@ -407,7 +411,8 @@ func TestSplitSchnorr(t *testing.T) {
 		r, s *big.Int
 		ok   bool
 	}{
-		{"highest", new(big.Int).Sub(bigP, big.NewInt(1)), new(big.Int).Sub(bigN, big.NewInt(1)), true},
+		{"highest", new(big.Int).Sub(bigP, big.NewInt(1)), new(big.Int).Sub(bigN, big.NewInt(1)),
+			true},
 		{"r is p", bigP, big.NewInt(1), false},
 		{"s is n", big.NewInt(1), bigN, false},
 		{"s is n + 1", big.NewInt(1), new(big.Int).Add(bigN, big.NewInt(1)), false},

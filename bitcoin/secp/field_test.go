@@ -8,9 +8,9 @@ import (
 )
 
 var (
-	bigP, _ = new(big.Int).SetString("fffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f", 16)
-	bigN    = new(big.Int).SetBytes(order[:])
-	big256  = new(big.Int).Lsh(big.NewInt(1), 256)
+	bigN   = new(big.Int).SetBytes(order[:])
+	big256 = new(big.Int).Lsh(big.NewInt(1), 256)
+	bigP   = new(big.Int).Sub(big256, big.NewInt(1<<32+977)) // as SEC 2 writes it
 )
 
 func toBig(x [4]uint64) *big.Int {
@@ -30,8 +30,8 @@ func fromBig(x *big.Int) (z [4]uint64) {
 	return z
 }
 
-// edges are numbers about which carries can go wrong: about zero, the modulus, its half, fold, powers of two
-// and 2^256.
+// edges are numbers about which carries can go wrong: about zero, the modulus, its half, fold,
+// powers of two and 2^256.
 func edges(m *big.Int) []*big.Int {
 	var out []*big.Int
 	about := func(x *big.Int) {
@@ -133,7 +133,8 @@ func TestField(t *testing.T) {
 				op.do(&left, &left, &y)
 				op.do(&right, &x, &right)
 				if !same(z, op.want) || left != z || right != z {
-					t.Fatalf("%x %s %x is %x, %x or %x, want %x", x, op.name, y, z, left, right, op.want)
+					t.Fatalf("%x %s %x is %x, %x or %x, want %x", x, op.name, y, z, left, right,
+						op.want)
 				}
 			}
 			if x.equal(&y) != same(x, by) {
@@ -240,14 +241,16 @@ func (k *short) big() *big.Int {
 	return z
 }
 
-// TestEndomorphism checks the constants: lambda is a cube root of 1 modulo n, beta one modulo p, and they belong
-// together; and that halves are short.
+// TestEndomorphism checks the constants: lambda is a cube root of 1 modulo n, beta one modulo p,
+// and they belong together; and that halves are short.
 func TestEndomorphism(t *testing.T) {
 	three := big.NewInt(3)
-	if l := toBig(lambda); new(big.Int).Exp(l, three, bigN).Cmp(big.NewInt(1)) != 0 || l.Cmp(big.NewInt(1)) == 0 {
+	if l := toBig(lambda); new(big.Int).Exp(l, three, bigN).Cmp(big.NewInt(1)) != 0 ||
+		l.Cmp(big.NewInt(1)) == 0 {
 		t.Error("lambda is no root")
 	}
-	if b := toBig(beta); new(big.Int).Exp(b, three, bigP).Cmp(big.NewInt(1)) != 0 || b.Cmp(big.NewInt(1)) == 0 {
+	if b := toBig(beta); new(big.Int).Exp(b, three, bigP).Cmp(big.NewInt(1)) != 0 ||
+		b.Cmp(big.NewInt(1)) == 0 {
 		t.Error("beta is no root")
 	}
 	sum := generatorMultiple(&lambda)
@@ -295,7 +298,8 @@ func TestRecode(t *testing.T) {
 				if d == 0 {
 					continue
 				}
-				if d&1 == 0 || int(d) >= 1<<(width-1) || int(d) <= -(1<<(width-1)) || i-last < width ||
+				if d&1 == 0 || int(d) >= 1<<(width-1) || int(d) <= -(1<<(width-1)) ||
+					i-last < width ||
 					i >= r.length {
 					t.Fatalf("%v: digit %d at %d, after one at %d", k, d, i, last)
 				}

@@ -2,10 +2,11 @@ package secp
 
 import "math/bits"
 
-// Inverses are computed by division steps ("Fast constant-time gcd computation and modular inversion",
-// Bernstein and Yang, 2019), 62 at a time: a step needs but the last bits of f and g, so a matrix for 62 steps is
-// made from their last digits, and then applied to the long numbers at once. The number of rounds depends on the
-// number that is inverted: this is for verification, not for secrets.
+// Inverses are computed by division steps ("Fast constant-time gcd computation and modular
+// inversion", Bernstein and Yang, 2019), 62 at a time: a step needs but the last bits of f and g,
+// so a matrix for 62 steps is made from their last digits, and then applied to the long numbers at
+// once. The number of rounds depends on the number that is inverted: this is for verification, not
+// for secrets.
 
 // modulus is an odd modulus with its inverse modulo 2^62.
 type modulus struct {
@@ -71,8 +72,9 @@ func (m *modulus) invert(x [4]uint64) [4]uint64 {
 // steps is the matrix of 62 division steps, times 2^62.
 type steps struct{ u, v, q, r int64 }
 
-// divide makes 62 division steps. Where g is even a step halves it; else it puts g in the place of f, if eta
-// says so, and makes g even by adding f as often as it takes; several bits of g are cleared at once.
+// divide makes 62 division steps. Where g is even a step halves it; else it puts g in the place of
+// f, if eta says so, and makes g even by adding f as often as it takes; several bits of g are
+// cleared at once.
 func divide(eta int64, f, g uint64) (int64, steps) {
 	t := steps{1, 0, 0, 1}
 	for left := 62; ; {
@@ -141,8 +143,8 @@ func (t *steps) apply(f, g *long) (f2, g2 long) {
 	return f2, g2
 }
 
-// applyModulo does the same to d and e modulo m: multiples of m that make the division leave no rest are
-// added. Both stay between -2m and m.
+// applyModulo does the same to d and e modulo m: multiples of m that make the division leave no
+// rest are added. Both stay between -2m and m.
 func (t *steps) applyModulo(m *modulus, d, e *long) (d2, e2 long) {
 	// Adding m where a number is negative brings it from (-2m, m) into (-m, m).
 	negD, negE := d[4]>>63, e[4]>>63

@@ -2,12 +2,12 @@ package secp
 
 import "sync"
 
-// A sum of multiples is computed from the top bit down, doubling once for all, with a table of odd multiples for
-// each point (Strauss). Scalars are split by the endomorphism, so that 129 doublings do for 256 bits, and written
-// with digits that are odd and few: at most one in any w bits.
+// A sum of multiples is computed from the top bit down, doubling once for all, with a table of odd
+// multiples for each point (Strauss). Scalars are split by the endomorphism, so that 129 doublings
+// do for 256 bits, and written with digits that are odd and few: at most one in any w bits.
 
-// The widths of digits. A table for the width w has 2^(w-2) points: 8 for a point that comes once, 1,024 for the
-// generator, whose two tables (128 KiB) still lie in a second-level cache.
+// The widths of digits. A table for the width w has 2^(w-2) points: 8 for a point that comes once,
+// 1,024 for the generator, whose two tables (128 KiB) still lie in a second-level cache.
 const (
 	pointWidth     = 5
 	generatorWidth = 12
@@ -70,8 +70,9 @@ func oddMultiples(p *affine) (plain, lambdas [pointTable]affine) {
 	return plain, lambdas
 }
 
-// fillOdd sets points to p, 3p, 5p and so on. It adds 2p each time, without dividing by its z first: on the curve
-// whose coordinates are z² and z³ times ours, 2p is affine, and the sums need but z once more in the end.
+// fillOdd sets points to p, 3p, 5p and so on. It adds 2p each time, without dividing by its z
+// first: on the curve whose coordinates are z² and z³ times ours, 2p is affine, and the sums need
+// but z once more in the end.
 func fillOdd(points []jacobian, p *affine) {
 	start := p.jacobian()
 	var double jacobian
@@ -143,14 +144,16 @@ func sumOfMultiples(g *scalar, q *affine, k *scalar) jacobian {
 	return sum
 }
 
-// The multiples of the generator alone need no doublings: there is a table for each window of six bits.
+// The multiples of the generator alone need no doublings: there is a table for each window of six
+// bits.
 const (
 	windowWidth = 6
 	windowCount = (256 + windowWidth - 1) / windowWidth
 	windowTable = 1 << (windowWidth - 1)
 )
 
-// generatorWindows has in table w the points d·2^(6w)·G, d from 1 to 32 (88 KiB), made at first use.
+// generatorWindows has in table w the points d·2^(6w)·G, d from 1 to 32 (88 KiB), made at first
+// use.
 var generatorWindows = sync.OnceValue(func() *[windowCount][windowTable]affine {
 	points := make([]jacobian, 0, windowCount*windowTable)
 	base := generator.jacobian()

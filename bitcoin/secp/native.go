@@ -5,17 +5,21 @@ import (
 	"encoding/binary"
 )
 
-// Native is our own engine, in plain Go: numbers of four digits of 64 bits, the endomorphism of the curve,
-// multiples of several points at once, and batches by buckets. It is measured 4 times as fast as Decred, and
-// answers as it does (engine_test.go).
+// Native is our own engine, in plain Go: numbers of four digits of 64 bits, the endomorphism of the
+// curve, multiples of several points at once, and batches by buckets. It is measured 4 times as
+// fast as Decred, and answers as it does (engine_test.go).
 type Native struct{}
 
 var _ Engine = Native{}
 
-// VerifyECDSA checks that r is the x coordinate of (e·G + r·Q) / s modulo the order (SEC 1, section 4.1.4).
+// VerifyECDSA checks that r is the x coordinate of (e·G + r·Q) / s modulo the order (SEC 1, section
+// 4.1.4).
 func (Native) VerifyECDSA(key []byte, digest *[32]byte, rs *[64]byte) bool {
 	var r, s, e scalar
-	if !r.setBytes((*[32]byte)(rs[:32])) || !s.setBytes((*[32]byte)(rs[32:])) || r.isZero() || s.isZero() {
+	if !r.setBytes((*[32]byte)(rs[:32])) || !s.setBytes((*[32]byte)(rs[32:])) {
+		return false
+	}
+	if r.isZero() || s.isZero() {
 		return false
 	}
 	var q affine
@@ -30,8 +34,8 @@ func (Native) VerifyECDSA(key []byte, digest *[32]byte, rs *[64]byte) bool {
 	return !point.infinity && point.hasX(&r)
 }
 
-// primeOverOrder is p - n: an x coordinate modulo n may stand for itself, or, if it is below this, for itself
-// plus n.
+// primeOverOrder is p - n: an x coordinate modulo n may stand for itself, or, if it is below this,
+// for itself plus n.
 var primeOverOrder = scalar{0x402da1722fc9baee, 0x4551231950b75fc4, 1}
 
 // hasX reports whether the x coordinate of the point is r modulo n, without dividing by z².
@@ -81,8 +85,8 @@ func (Native) VerifySchnorr(key *[32]byte, msg []byte, sig *[64]byte) bool {
 	return !point.y.isOdd() && point.x == r
 }
 
-// splitSchnorr reads a signature and reports whether r is below p and s below n. To reduce them instead would
-// accept two forms of a signature (btcd's issue 2561).
+// splitSchnorr reads a signature and reports whether r is below p and s below n. To reduce them
+// instead would accept two forms of a signature (btcd's issue 2561).
 func splitSchnorr(sig *[64]byte, r *field, s *scalar) bool {
 	return r.setBytes((*[32]byte)(sig[:32])) && s.setBytes((*[32]byte)(sig[32:]))
 }
@@ -113,9 +117,9 @@ func (Native) VerifyTweak(output *[32]byte, odd bool, internal, tweak *[32]byte)
 // leastBatch is the number of signatures from which on buckets are faster than one by one.
 const leastBatch = 16
 
-// VerifySchnorrBatch checks that the sum of a·(s·G - R - e·P) over all signatures is infinity, where a is 1 for
-// the first and 128 bits that nobody could foresee for each other one: if one signature is wrong, the sum is
-// infinity with odds of 2^-128.
+// VerifySchnorrBatch checks that the sum of a·(s·G - R - e·P) over all signatures is infinity,
+// where a is 1 for the first and 128 bits that nobody could foresee for each other one: if one
+// signature is wrong, the sum is infinity with odds of 2^-128.
 func (n Native) VerifySchnorrBatch(batch []SchnorrSignature, salt *[32]byte) bool {
 	if len(batch) < leastBatch {
 		for i := range batch {

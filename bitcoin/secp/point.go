@@ -37,8 +37,8 @@ func (z *field) cubePlus7(x *field) {
 	z.add(&cube, &field{7})
 }
 
-// setX sets p to the point with this x coordinate, which must be below the prime, and an odd or even y. It
-// reports whether there is one.
+// setX sets p to the point with this x coordinate, which must be below the prime, and an odd or
+// even y. It reports whether there is one.
 func (p *affine) setX(x *[32]byte, odd bool) bool {
 	if !p.x.setBytes(x) {
 		return false
@@ -55,8 +55,8 @@ func (p *affine) setX(x *[32]byte, odd bool) bool {
 	return true
 }
 
-// parse reads a public key in any form that libsecp256k1 parses: 02 or 03 and x; 04, x and y; or 06 or 07,
-// x and y, where the last bit of the prefix is the oddness of y.
+// parse reads a public key in any form that libsecp256k1 parses: 02 or 03 and x; 04, x and y; or 06
+// or 07, x and y, where the last bit of the prefix is the oddness of y.
 func (p *affine) parse(key []byte) bool {
 	switch {
 	case len(key) == 33 && (key[0] == 2 || key[0] == 3):
@@ -190,8 +190,8 @@ func (p *jacobian) finish(a *jacobian, h, r, z *field) {
 	p.infinity = false
 }
 
-// toAffine sets out to the coordinates of points none of which is infinity, with one inversion for all.
-// products is scratch memory of the same length.
+// toAffine sets out to the coordinates of points none of which is infinity, with one inversion for
+// all. products is scratch memory of the same length.
 func toAffine(out []affine, points []jacobian, products []field) {
 	if len(points) == 0 {
 		return

@@ -10,8 +10,10 @@ type scalar [4]uint64
 
 // orderDigits is n, and orderFold is 2^256 - n, which fills three digits.
 var (
-	orderDigits = [4]uint64{0xbfd25e8cd0364141, 0xbaaedce6af48a03b, 0xfffffffffffffffe, 0xffffffffffffffff}
-	orderFold   = [3]uint64{0x402da1732fc9bebf, 0x4551231950b75fc4, 1}
+	orderDigits = [4]uint64{
+		0xbfd25e8cd0364141, 0xbaaedce6af48a03b, 0xfffffffffffffffe, 0xffffffffffffffff,
+	}
+	orderFold = [3]uint64{0x402da1732fc9bebf, 0x4551231950b75fc4, 1}
 )
 
 // setBytes reads a big-endian number modulo n and reports whether it was below n.
@@ -103,8 +105,8 @@ func multiply(x, y [4]uint64) (p [8]uint64) {
 	return p
 }
 
-// reduce sets z to a number of eight digits modulo n. What exceeds 2^256 comes back times orderFold, until
-// nothing does: 512 bits become 386, those 260, those 257.
+// reduce sets z to a number of eight digits modulo n. What exceeds 2^256 comes back times
+// orderFold, until nothing does: 512 bits become 386, those 260, those 257.
 func (z *scalar) reduce(p *[8]uint64) {
 	for p[4]|p[5]|p[6]|p[7] != 0 {
 		high := [4]uint64{p[4], p[5], p[6], p[7]}
@@ -130,17 +132,25 @@ func (z *scalar) reduce(p *[8]uint64) {
 
 func (z *scalar) invert(x *scalar) { *z = scalarModulus.invert(*x) }
 
-// The endomorphism of the curve: lambda times a point (x, y) is (beta·x, y), so a scalar k is split into
-// k1 + k2·lambda with halves of 128 bits ("Guide to Elliptic Curve Cryptography", section 3.5). lattice holds
-// the two short vectors that are zero for lambda: (a1, b1) and (a2, b2), with a2 = -b1 + ... left out, for only
-// b1 and b2 are needed; the estimates are b2·2^384/n and -b1·2^384/n, rounded.
+// The endomorphism of the curve: lambda times a point (x, y) is (beta·x, y), so a scalar k is split
+// into two halves of 128 bits, k1 + k2·lambda ("Guide to Elliptic Curve Cryptography", section
+// 3.5). (a1, b1) and (a2, b2) are short vectors with a + b·lambda = 0 modulo n; estimate1 and
+// estimate2 are b2·2^384/n and -b1·2^384/n, rounded.
 var (
-	lambda    = scalar{0xdf02967c1b23bd72, 0x122e22ea20816678, 0xa5261c028812645a, 0x5363ad4cc05c30e0}
-	beta      = field{0xc1396c28719501ee, 0x9cf0497512f58995, 0x6e64479eac3434e9, 0x7ae96a2b657c0710}
+	lambda = scalar{
+		0xdf02967c1b23bd72, 0x122e22ea20816678, 0xa5261c028812645a, 0x5363ad4cc05c30e0,
+	}
+	beta = field{
+		0xc1396c28719501ee, 0x9cf0497512f58995, 0x6e64479eac3434e9, 0x7ae96a2b657c0710,
+	}
 	minusB1   = scalar{0x6f547fa90abfe4c3, 0xe4437ed6010e8828}
 	b2        = scalar{0xe86c90e49284eb15, 0x3086d221a7d46bcd}
-	estimate1 = [4]uint64{0xe893209a45dbb031, 0x3daa8a1471e8ca7f, 0xe86c90e49284eb15, 0x3086d221a7d46bcd}
-	estimate2 = [4]uint64{0x1571b4ae8ac47f71, 0x221208ac9df506c6, 0x6f547fa90abfe4c4, 0xe4437ed6010e8828}
+	estimate1 = [4]uint64{
+		0xe893209a45dbb031, 0x3daa8a1471e8ca7f, 0xe86c90e49284eb15, 0x3086d221a7d46bcd,
+	}
+	estimate2 = [4]uint64{
+		0x1571b4ae8ac47f71, 0x221208ac9df506c6, 0x6f547fa90abfe4c4, 0xe4437ed6010e8828,
+	}
 )
 
 // short is a number of at most 129 bits with a sign.

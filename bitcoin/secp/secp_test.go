@@ -34,7 +34,8 @@ func unhex(t testing.TB, s string) []byte {
 // TestBIP340Vectors runs the csv file of BIP 340: signing where there is a secret key, and
 // verification.
 func TestBIP340Vectors(t *testing.T) {
-	rows, err := csv.NewReader(bytes.NewReader(vectors.Read(t, "bitcoin/core/bip340_test_vectors.csv"))).ReadAll()
+	rows, err := csv.NewReader(bytes.NewReader(vectors.Read(t,
+		"bitcoin/core/bip340_test_vectors.csv"))).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +148,8 @@ func TestTweaksAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	if k.PublicKey() != pub {
-		t.Errorf("private half gives %x, public half %x", k.PublicKey().Compressed(), pub.Compressed())
+		t.Errorf("private half gives %x, public half %x", k.PublicKey().Compressed(),
+			pub.Compressed())
 	}
 }
 
@@ -347,7 +349,6 @@ func TestSchnorrEdges(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := new(big.Int).SetBytes(order[:])
-	p, _ := new(big.Int).SetString("FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFC2F", 16)
 	s := new(big.Int).SetBytes(good[32:])
 	change := func(f func(sig *[64]byte)) [64]byte {
 		sig := good
@@ -360,13 +361,18 @@ func TestSchnorrEdges(t *testing.T) {
 		ok   bool
 	}{
 		{"good", good, true},
-		{"s negated", change(func(sig *[64]byte) { new(big.Int).Sub(n, s).FillBytes(sig[32:]) }), false},
+		{"s negated", change(func(sig *[64]byte) { new(big.Int).Sub(n, s).FillBytes(sig[32:]) }),
+			false},
 		{"s is n", change(func(sig *[64]byte) { n.FillBytes(sig[32:]) }), false},
-		{"s all ones", change(func(sig *[64]byte) { copy(sig[32:], bytes.Repeat([]byte{0xff}, 32)) }), false},
+		{"s all ones", change(func(sig *[64]byte) {
+			copy(sig[32:], bytes.Repeat([]byte{0xff}, 32))
+		}), false},
 		{"s zero", change(func(sig *[64]byte) { clear(sig[32:]) }), false},
-		{"r is p", change(func(sig *[64]byte) { p.FillBytes(sig[:32]) }), false},
+		{"r is p", change(func(sig *[64]byte) { bigP.FillBytes(sig[:32]) }), false},
 		{"r zero", change(func(sig *[64]byte) { clear(sig[:32]) }), false},
-		{"r all ones", change(func(sig *[64]byte) { copy(sig[:32], bytes.Repeat([]byte{0xff}, 32)) }), false},
+		{"r all ones", change(func(sig *[64]byte) {
+			copy(sig[:32], bytes.Repeat([]byte{0xff}, 32))
+		}), false},
 		{"one bit of r", change(func(sig *[64]byte) { sig[31] ^= 1 }), false},
 		{"one bit of s", change(func(sig *[64]byte) { sig[63] ^= 1 }), false},
 	}

@@ -77,7 +77,9 @@ func (k *PrivateKey) SignECDSA(digest *[32]byte, lowR bool) [64]byte {
 	}
 }
 
-func (k *PrivateKey) signECDSA(digest *[32]byte, nonce *secp256k1.ModNScalar) (rs [64]byte, ok bool) {
+func (k *PrivateKey) signECDSA(
+	digest *[32]byte, nonce *secp256k1.ModNScalar,
+) (rs [64]byte, ok bool) {
 	point := baseMult(nonce)
 	var r, s, inverse secp256k1.ModNScalar
 	r.SetBytes(point.X.Bytes())
