@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallypost/tallypost/mail"
@@ -70,6 +71,9 @@ func (q *Queue) deliver(j *job, which []int, number int, cached []byte) []Result
 		d.Envelope.Recipients[k] = m.envelope.Recipients[i]
 	}
 	results, err := callDeliver(q.attempts, q.deliverer, d)
+	if err := body.fault(); err != nil {
+		q.log.Error("body of a message can not be read", "msg", m.id, "err", err)
+	}
 	if err != nil {
 		q.log.Error("delivery failed within", "msg", m.id, "route", j.route.name, "err", err)
 		return q.ourFault(len(which), "internal error of this server")
@@ -200,6 +204,7 @@ type lentBody struct {
 	mu   sync.RWMutex
 	from io.ReaderAt // guarded by mu; nil when taken back
 	stop func() error
+	bad  atomic.Pointer[error] // the first error of a read, the end aside
 }
 
 // lend returns the body of a message: from memory if it is there.
@@ -221,7 +226,18 @@ func (b *lentBody) ReadAt(p []byte, off int64) (int, error) {
 	if b.from == nil {
 		return 0, errTakenBack
 	}
-	return b.from.ReadAt(p, off)
+	n, err := b.from.ReadAt(p, off)
+	if err != nil && err != io.EOF {
+		b.bad.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+func (b *lentBody) fault() error {
+	if err := b.bad.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func (b *lentBody) takeBack() {

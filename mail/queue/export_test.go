@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/tallypost/tallypost/mail"
 )
 
@@ -151,4 +153,13 @@ func (c *checker) bodies() error {
 			c.errorf("body of %v belongs to nothing", id)
 		}
 	}))
+}
+
+// SetVersion makes the store seem to be written by another version.
+func (s *Disk) SetVersion(v byte) {
+	batch := s.index.NewBatch()
+	batch.Set(keyDiskVersion, []byte{v}, nil)
+	if err := s.index.Apply(batch, pebble.NoSync); err != nil {
+		panic(err)
+	}
 }
