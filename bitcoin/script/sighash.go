@@ -20,8 +20,8 @@ const (
 	SigHashAnyoneCanPay SigHash = 0x80
 )
 
-// one and none report whether a hash type of the times before taproot signs one output or none:
-// five bits count, and what they do not name signs all.
+// single and none report whether a hash type of the times before taproot signs one output or none:
+// five bits count, and what they do not name signs all. alone reports whether it signs one input.
 func (t SigHash) single() bool { return t&0x1f == SigHashSingle }
 func (t SigHash) none() bool   { return t&0x1f == SigHashNone }
 func (t SigHash) alone() bool  { return t&SigHashAnyoneCanPay != 0 }
@@ -157,6 +157,7 @@ func (s *Spending) WitnessSigHash(input int, scriptCode []byte, t SigHash) [32]b
 
 func (v *Verifier) witnessHash(scriptCode []byte, t SigHash) [32]byte {
 	s, in := v.spend, &v.spend.tx.In[v.index]
+	s.mustHave(s.segwit)
 	var prevouts, sequences, outputs [32]byte
 	if !t.alone() {
 		prevouts = s.doublePrevouts
@@ -247,6 +248,7 @@ func (v *Verifier) taprootHash(hashType byte, tapscript bool) (sum [32]byte, ok 
 	if singleOutOfRange(s.tx, v.index, t) {
 		return sum, false
 	}
+	s.mustHave(s.taproot)
 	var single *[32]byte
 	if t.single() {
 		single = v.outputHash()

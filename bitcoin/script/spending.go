@@ -84,6 +84,14 @@ func (s *Spending) init(tx *bitcoin.Tx, spent []bitcoin.TxOut, segwit, taproot, 
 	}
 }
 
+// mustHave makes sure that hashes are there. Init makes them where a witness can lead to a signature
+// that needs them, so they only lack where the witness was changed afterwards.
+func (s *Spending) mustHave(hashes bool) {
+	if !hashes {
+		panic("script: the witness of a transaction was changed after Init")
+	}
+}
+
 func (s *Spending) hashShared() {
 	h := &s.scratch
 	h.reset()

@@ -101,5 +101,6 @@ func TestScriptsAsCore(t *testing.T) {
 			t.Errorf("ours %s, Core %s\n%v", got.Name(), want.Name(), c)
 		}
 	}
-	t.Logf("of %d cases passed %d, the others for %d reasons", n, outcomes[script.OK], len(outcomes)-1)
+	t.Logf("of %d cases passed %d, the others for %d reasons", n, outcomes[script.OK],
+		len(outcomes)-1)
 }

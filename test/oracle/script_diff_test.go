@@ -56,7 +56,8 @@ type scriptCase struct {
 
 func (c *scriptCase) String() string {
 	in := c.tx.In[0]
-	return fmt.Sprintf("%s\nflags %v\nscriptSig %s\nscriptPubKey %s\nwitness %x\ntx %x", c.kind, c.flags,
+	return fmt.Sprintf("%s\nflags %v\nscriptSig %s\nscriptPubKey %s\nwitness %x\ntx %x", c.kind,
+		c.flags,
 		script.Format(in.Script), script.Format(c.spent[0].Script), in.Witness, c.tx.Append(nil))
 }
 
@@ -71,7 +72,8 @@ func (c *scriptCase) theirs(t *testing.T) error {
 	msg := toWire(t, c.tx.Append(nil))
 	outputs := txscript.NewMultiPrevOutFetcher(nil)
 	for i, in := range msg.TxIn {
-		outputs.AddPrevOut(in.PreviousOutPoint, wire.NewTxOut(int64(c.spent[i].Value), c.spent[i].Script))
+		outputs.AddPrevOut(in.PreviousOutPoint, wire.NewTxOut(int64(c.spent[i].Value),
+			c.spent[i].Script))
 	}
 	var flags txscript.ScriptFlags
 	for _, f := range scriptFlags {
@@ -144,7 +146,8 @@ func (m *scriptMaker) tx(pkScript []byte) (*bitcoin.Tx, []bitcoin.TxOut) {
 	}
 	var spent []bitcoin.TxOut
 	for i := range 3 {
-		in := bitcoin.TxIn{PrevOut: bitcoin.OutPoint{TxID: bitcoin.Hash(m.octets(32)), Index: uint32(i)}}
+		in := bitcoin.TxIn{PrevOut: bitcoin.OutPoint{TxID: bitcoin.Hash(m.octets(32)),
+			Index: uint32(i)}}
 		in.Sequence = uint32(m.IntN(20))
 		if m.oneIn(3) {
 			in.Sequence = m.Uint32() | 0xff000000
@@ -324,7 +327,8 @@ func (m *scriptMaker) placeTapscript(c *scriptCase, items [][]byte, body []byte)
 func (m *scriptMaker) pushAll(items [][]byte) []byte {
 	var s []byte
 	for _, item := range items {
-		if n, err := script.DecodeNum(item, true, 1); err == nil && n >= -1 && n <= 16 && !m.oneIn(10) {
+		if n, err := script.DecodeNum(item, true, 1); err == nil && n >= -1 && n <= 16 &&
+			!m.oneIn(10) {
 			s = script.AppendInt(s, n)
 			continue
 		}
@@ -554,13 +558,16 @@ func knownScriptDifference(c *scriptCase, ours, theirs error) string {
 	case ours == nil && txscript.IsErrorCode(theirs, txscript.ErrCleanStack) &&
 		c.flags&script.VerifyTaproot == 0 && script.IsPayToTaproot(c.spent[0].Script):
 		return "without TAPROOT a taproot output leaves two items, which CLEANSTACK then refuses"
-	case ours == nil && txscript.IsErrorCode(theirs, txscript.ErrDiscourageOpSuccess) && unknownLeaf(c),
-		failure != nil && failure.Code == script.ErrDiscourageUpgradableTaprootVersion && theirs == nil:
+	case ours == nil && txscript.IsErrorCode(theirs, txscript.ErrDiscourageOpSuccess) &&
+		unknownLeaf(c),
+		failure != nil && failure.Code == script.ErrDiscourageUpgradableTaprootVersion &&
+			theirs == nil:
 		return "OP_SUCCESS is looked for in leaves of unknown version too"
 	case failure != nil && failure.Code == script.ErrSigFindAndDelete && theirs == nil:
 		return "an empty signature is not searched in the script, where it would be OP_0"
 	case ours == nil && txscript.IsErrorCode(theirs, txscript.ErrDiscourageUpgradableNOPs) &&
-		(c.flags&script.VerifyCheckLockTimeVerify == 0 || c.flags&script.VerifyCheckSequenceVerify == 0):
+		(c.flags&script.VerifyCheckLockTimeVerify == 0 ||
+			c.flags&script.VerifyCheckSequenceVerify == 0):
 		return "OP_NOP2 and OP_NOP3 are discouraged where they have no meaning yet"
 	}
 	return ""
