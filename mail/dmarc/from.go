@@ -35,6 +35,8 @@ type Author struct {
 	Domains []string
 	// Addresses is how many there are.
 	Addresses int
+	// Mailboxes are the addresses themselves, each as often as it stands there.
+	Mailboxes []mail.Address
 	// Shown are domains of what looks like an address in a display name or comment: what a reader
 	// may take for the author. Those of Domains are not repeated.
 	Shown []string
@@ -265,6 +267,11 @@ func (a *Author) addAddress(tokens []token) error {
 		return err
 	}
 	a.Addresses++
+	d, err := mail.ParseDomain(joined(tokens[at+1:], "")) // as written: U-labels stay
+	if err != nil {
+		d = mail.Domain(name)
+	}
+	a.Mailboxes = append(a.Mailboxes, mail.Address{Local: joined(tokens[:at], ""), Domain: d})
 	if !slices.Contains(a.Domains, name) {
 		a.Domains = append(a.Domains, name)
 	}

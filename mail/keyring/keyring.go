@@ -102,7 +102,7 @@ type Ring struct {
 	clock    clock.Clock
 	log      *slog.Logger
 
-	signers atomic.Pointer[map[mail.Domain]*dkim.Signer] // replaced as a whole
+	signers atomic.Pointer[map[string]*dkim.Signer] // by A-labels; replaced as a whole
 
 	mu    sync.Mutex
 	keys  map[mail.Domain][]loaded // guarded by mu; newest first
@@ -145,16 +145,12 @@ func (r *Ring) Keys(d mail.Domain) []Key {
 // nobody does.
 func (r *Ring) Signer(d mail.Domain) *dkim.Signer {
 	signers := *r.signers.Load()
-	for {
-		if s, ok := signers[d]; ok {
+	for name, found := d.ASCII(), true; found; _, name, found = strings.Cut(name, ".") {
+		if s, ok := signers[name]; ok {
 			return s
 		}
-		_, parent, found := strings.Cut(string(d), ".")
-		if !found {
-			return nil
-		}
-		d = mail.Domain(parent)
 	}
+	return nil
 }
 
 // reloadEvery is how often the folders are looked at for keys that came or went.
@@ -293,7 +289,7 @@ func Probe(ctx context.Context, resolver dns.Resolver, k dkim.Key, now time.Time
 func (r *Ring) choose() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	signers := make(map[mail.Domain]*dkim.Signer)
+	signers := make(map[string]*dkim.Signer)
 	var errs []error
 	for _, d := range r.cfg.Domains {
 		signing := r.chooseFor(d)
@@ -303,7 +299,7 @@ func (r *Ring) choose() error {
 				errs = append(errs, err)
 				continue
 			}
-			signers[d] = s
+			signers[d.ASCII()] = s
 		}
 	}
 	r.signers.Store(&signers)
