@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -485,6 +486,33 @@ func TestSigCacheDisplaces(t *testing.T) {
 			t.Errorf("entry %d is gone", i)
 		}
 	}
+}
+
+// TestSharedSpending verifies the inputs of one transaction from many goroutines that share its
+// hashes and a cache; the race detector looks on.
+func TestSharedSpending(t *testing.T) {
+	b := readBlock866342(t)
+	widest := 1
+	for i := range b.Txs {
+		if i > 0 && len(b.Txs[i].In) > len(b.Txs[widest].In) && len(b.Txs[i].In) < 80 {
+			widest = i
+		}
+	}
+	var s Spending
+	s.Init(&b.Txs[widest], b.spent[widest])
+	cache := NewSigCache(1<<16, [32]byte{3})
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			v := &Verifier{Cache: cache}
+			for i := range s.tx.In {
+				if err := v.VerifyInput(&s, i, MandatoryFlags); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // TestNoAllocation: verifying an input allocates nothing, whatever its form; the engine's own

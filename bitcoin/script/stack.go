@@ -109,7 +109,7 @@ func (v *Verifier) moveItems() {
 
 // stackOp runs an operation that only moves items.
 func (v *Verifier) stackOp(op Op) Code {
-	if len(v.stack) < stackNeeds[op-OpToAltStack] {
+	if len(v.stack) < int(stackNeeds[op]) {
 		return ErrInvalidStackOperation
 	}
 	n := len(v.stack)
@@ -167,26 +167,26 @@ func (v *Verifier) stackOp(op Op) Code {
 	return OK
 }
 
-// stackNeeds is the number of items that must be on the stack, from OP_TOALTSTACK to OP_SIZE.
-var stackNeeds = [OpSize - OpToAltStack + 1]int{
-	OpToAltStack - OpToAltStack: 1,
-	Op2Drop - OpToAltStack:      2,
-	Op2Dup - OpToAltStack:       2,
-	Op3Dup - OpToAltStack:       3,
-	Op2Over - OpToAltStack:      4,
-	Op2Rot - OpToAltStack:       6,
-	Op2Swap - OpToAltStack:      4,
-	OpIfDup - OpToAltStack:      1,
-	OpDrop - OpToAltStack:       1,
-	OpDup - OpToAltStack:        1,
-	OpNip - OpToAltStack:        2,
-	OpOver - OpToAltStack:       2,
-	OpPick - OpToAltStack:       2,
-	OpRoll - OpToAltStack:       2,
-	OpRot - OpToAltStack:        3,
-	OpSwap - OpToAltStack:       2,
-	OpTuck - OpToAltStack:       2,
-	OpSize - OpToAltStack:       1,
+// stackNeeds is the number of items that must be on the stack.
+var stackNeeds = [256]uint8{
+	OpToAltStack: 1,
+	Op2Drop:      2,
+	Op2Dup:       2,
+	Op3Dup:       3,
+	Op2Over:      4,
+	Op2Rot:       6,
+	Op2Swap:      4,
+	OpIfDup:      1,
+	OpDrop:       1,
+	OpDup:        1,
+	OpNip:        2,
+	OpOver:       2,
+	OpPick:       2,
+	OpRoll:       2,
+	OpRot:        3,
+	OpSwap:       2,
+	OpTuck:       2,
+	OpSize:       1,
 }
 
 func (v *Verifier) pick(remove bool) Code {
