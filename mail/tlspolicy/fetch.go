@@ -181,6 +181,10 @@ func (s *STS) fetchOnce(ctx context.Context, domain, id string) (*STSPolicy, *Fa
 // lead fetches for all who wait.
 func (s *STS) lead(ctx context.Context, domain, id string) (*STSPolicy, *Failure) {
 	p, failure := s.fetch(ctx, domain)
+	if failure != nil && ctx.Err() != nil {
+		// Whatever else went wrong is a consequence.
+		failure = &Failure{Type: STSFetchError, Policy: PolicySTS, Err: ctx.Err()}
+	}
 	var unsaved *Failure // the policy is good; only whoever comes next has to fetch it again
 	if failure == nil {
 		err := s.cfg.Store.SaveSTS(domain, &CachedPolicy{ID: id, Policy: *p, Fetched: s.cfg.Now()})
