@@ -19,6 +19,10 @@ import (
 func inMemory(t *testing.T, rec *recorder) (*talk, func()) {
 	cfg := config(rec)
 	cfg.CommandTimeout, cfg.DataTimeout = 0, 0
+	return inMemoryOf(t, cfg, rec)
+}
+
+func inMemoryOf(t *testing.T, cfg Config, rec *recorder) (*talk, func()) {
 	s, err := NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
