@@ -77,7 +77,7 @@ func BenchmarkVerifySchnorrBatch(b *testing.B) {
 
 func BenchmarkVerifyTweak(b *testing.B) {
 	internal := key(b, 9).PublicKey().XOnly()
-	tweak := [32]byte{1, 2, 3}
+	tweak := TapTweak(&internal, nil)
 	p, err := LiftX(&internal)
 	if err != nil {
 		b.Fatal(err)
