@@ -1,17 +1,17 @@
-// Package interop runs the real binary against the programs of others: Postfix, swaks, Python's smtplib,
-// OpenSSL. A peer that is not installed skips its tests with a line. Everything is on loopback.
+// Package interop runs the real binary against the programs of others: Postfix, Exim, swaks, msmtp, Python's
+// smtplib, OpenSSL. A peer that is not installed skips its tests with a line. Everything is on loopback.
 package interop
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,15 +56,24 @@ type site struct {
 
 const user = "user@local.test"
 
-// freeAddr returns an address of loopback on which nobody listens.
+// lastPort is the port that freeAddr gave out last.
+var lastPort atomic.Int32
+
+// freeAddr returns an address of loopback on which nobody listens, and that it never returned before: tests
+// run side by side. The ports lie below those from which the system takes the near end of connections.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, last = 10_000, 32_000
+	lastPort.CompareAndSwap(0, int32(first+os.Getpid()*97%(last-first)))
+	for range last - first {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+int(lastPort.Add(1)-first)%(last-first))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port of loopback is free")
+	return ""
 }
 
 // serveZone serves a zone for the time of the test and returns its address.
@@ -81,10 +90,49 @@ func serveZone(t *testing.T, zone *dns.Zone) string {
 	return server.Addr().String()
 }
 
-// newSite configures a node and starts it; extra is appended to its [relay] section.
+// siteConfig says how a node differs from the usual one; each text is appended to the section of its name.
+type siteConfig struct {
+	zone *dns.Zone // nil: one without any name
+	dns  string    // address of the DNS server, in place of zone
+	dir  string    // empty: a temporary one
+
+	top, smtp, submission, queue, relay string
+}
+
+// newSite is startSite where little differs; relay may open further sections.
 func newSite(t *testing.T, zone *dns.Zone, relay string, top string) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), smtp: freeAddr(t), submit: freeAddr(t), tls: freeAddr(t)}
+	return startSite(t, siteConfig{zone: zone, relay: relay, top: top})
+}
+
+// startSite configures a node and starts it.
+func startSite(t *testing.T, cfg siteConfig) *site {
+	t.Helper()
+	s := prepareSite(t, cfg)
+	s.start()
+	t.Cleanup(func() {
+		s.cmd.Process.Signal(syscall.SIGTERM)
+		s.cmd.Wait()
+		if t.Failed() {
+			t.Logf("the node's log:\n%s", tail(s.log(), 20_000))
+		}
+	})
+	return s
+}
+
+// prepareSite configures a node and adds its account.
+func prepareSite(t *testing.T, cfg siteConfig) *site {
+	t.Helper()
+	if cfg.dir == "" {
+		cfg.dir = t.TempDir()
+	}
+	if cfg.dns == "" {
+		if cfg.zone == nil {
+			cfg.zone = new(dns.Zone)
+		}
+		cfg.dns = serveZone(t, cfg.zone)
+	}
+	s := &site{t: t, dir: cfg.dir, smtp: freeAddr(t), submit: freeAddr(t), tls: freeAddr(t)}
 	s.config = filepath.Join(s.dir, "tallypost.toml")
 	text := fmt.Sprintf(`hostname = "mx.local.test"
 domains = ["local.test"]
@@ -92,32 +140,38 @@ data_dir = "data"
 %s
 [smtp]
 listen = [%q]
+%s
 [submission]
 listen = [%q]
 listen_tls = [%q]
+%s
 [dns]
 servers = [%q]
 [queue]
 min_backoff = "500ms"
 max_backoff = "1s"
+%s
 [relay]
 %s
-`, top, s.smtp, s.submit, s.tls, serveZone(t, zone), relay)
+`, cfg.top, s.smtp, cfg.smtp, s.submit, s.tls, cfg.submission, cfg.dns, cfg.queue, cfg.relay)
 	if err := os.WriteFile(s.config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s.password = strings.TrimSpace(s.run("account", "add", user, "--generate"))
-	s.start()
-	t.Cleanup(func() {
-		s.cmd.Process.Signal(syscall.SIGTERM)
-		s.cmd.Wait()
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-			t.Logf("the node's log:\n%s", log)
-		}
-	})
 	return s
 }
+
+// log returns what the node has logged so far.
+func (s *site) log() string {
+	b, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// tail returns the last n octets of a text.
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // start starts the node's process and waits until it listens.
 func (s *site) start() {
@@ -134,8 +188,7 @@ func (s *site) start() {
 	}
 	for _, addr := range []string{s.smtp, s.submit, s.tls} {
 		if err := peer.Await(addr); err != nil {
-			out, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-			s.t.Fatalf("%v\n%s", err, out)
+			s.t.Fatalf("%v\n%s", err, s.log())
 		}
 	}
 }
@@ -162,15 +215,21 @@ func (s *site) run(args ...string) string {
 // letters returns the content of every message in the account's inbox.
 func (s *site) letters() []string {
 	s.t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.dir, "data/mail/local.test/user/Maildir/new/*"))
+	return readMaildir(s.t, filepath.Join(s.dir, "data/mail/local.test/user/Maildir"))
+}
+
+// readMaildir returns the content of every new message of a Maildir.
+func readMaildir(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "new/*"))
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var out []string
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		out = append(out, string(b))
 	}
@@ -180,15 +239,24 @@ func (s *site) letters() []string {
 // awaitLetters waits until the inbox has n messages and returns them.
 func (s *site) awaitLetters(n int) []string {
 	s.t.Helper()
-	for range 600 {
-		if got := s.letters(); len(got) >= n {
-			return got
-		}
-		time.Sleep(50 * time.Millisecond)
+	var got []string
+	if !eventually(30*time.Second, func() bool { got = s.letters(); return len(got) >= n }) {
+		s.t.Fatalf("%d messages in the inbox after 30 seconds, want %d; the queue:\n%s",
+			len(got), n, s.run("queue", "list"))
 	}
-	s.t.Fatalf("%d messages in the inbox after 30 seconds, want %d; the queue:\n%s",
-		len(s.letters()), n, s.run("queue", "list"))
-	return nil
+	return got
+}
+
+// eventually asks again and again, and reports whether the answer was yes within a time.
+func eventually(within time.Duration, yes func() bool) bool {
+	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		if yes() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
 }
 
 // trace returns what the node knows of a message.
@@ -211,33 +279,4 @@ func need(t *testing.T, name string) string {
 	}
 	t.Skipf("%s is not installed", name)
 	return ""
-}
-
-// newPostfix starts a Postfix of the test's own.
-func newPostfix(t *testing.T, main map[string]string) *peer.Postfix {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tallypost-postfix-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	p, err := peer.StartPostfix(peer.PostfixConfig{Dir: dir, Addr: freeAddr(t), Main: main})
-	if errors.Is(err, peer.ErrAbsent) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("Postfix's log:\n%s", p.Log())
-		}
-	})
-	return p
 }
