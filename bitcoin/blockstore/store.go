@@ -113,6 +113,19 @@ func (s *Store) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
 	return nil
 }
 
+// Peek is Coins for who asks on behalf of strangers: what it reads from disk displaces nothing.
+func (s *Store) Peek(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
+	return s.Coins(outs, coins)
+}
+
+// Cached reports whether an output is unspent, as far as the cache knows.
+func (s *Store) Cached(out bitcoin.OutPoint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.coins[out]
+	return ok
+}
+
 // Apply changes the coins as a block does, which becomes the best.
 func (s *Store) Apply(d *consensus.Diff, block bitcoin.Hash) error {
 	s.mu.Lock()

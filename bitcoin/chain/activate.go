@@ -48,7 +48,7 @@ func (c *Chain) activate(ctx context.Context) error {
 	moved := false
 	defer func() {
 		if moved {
-			c.wakes.wake()
+			c.tipWakes.wake()
 		}
 	}()
 	for ctx.Err() == nil {
@@ -149,7 +149,7 @@ func (c *Chain) connectTip(ctx context.Context, n node) error {
 	if err != nil {
 		return err
 	}
-	if err := consensus.RunChecks(ctx, c.cfg.ScriptWorkers, diff.Checks()); err != nil {
+	if err := c.runner.Run(ctx, diff.Checks()); err != nil {
 		return err
 	}
 	pos, err := c.store.WriteUndo(b.file, block, h.height, diff.Undo)
@@ -164,6 +164,7 @@ func (c *Chain) connectTip(ctx context.Context, n node) error {
 	}
 	c.states.put(n, &state)
 	c.active = append(c.active, n)
+	c.pool.Connected(block, c.cfg.Clock.Now())
 	return nil
 }
 

@@ -30,6 +30,7 @@
 package chain
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/script"
 	"github.com/tallypost/tallypost/internal/clock"
 )
@@ -66,8 +68,11 @@ type Config struct {
 	// ScriptWorkers is the number of goroutines that run scripts (Core's -par). 0: one for each
 	// processor.
 	ScriptWorkers int
-	// SigCache remembers valid signatures. nil: one of 16 MiB.
-	SigCache *script.SigCache
+	// SigCacheBytes is the memory for signatures that are known to be valid (Core's
+	// -maxsigcachesize). 0: 32 MiB.
+	SigCacheBytes int
+	// Mempool is for the unconfirmed transactions.
+	Mempool mempool.Config
 }
 
 func (c *Config) fill() error {
@@ -92,14 +97,19 @@ func (c *Config) fill() error {
 	if c.ScriptWorkers <= 0 {
 		c.ScriptWorkers = runtime.GOMAXPROCS(0)
 	}
+	if c.SigCacheBytes == 0 {
+		c.SigCacheBytes = 32 << 20
+	}
 	return nil
 }
 
 // Chain keeps the best chain.
 type Chain struct {
-	cfg   Config
-	store *blockstore.Store
-	wakes wakes
+	cfg      Config
+	store    *blockstore.Store
+	tipWakes wakes
+	txWakes  wakes
+	runner   consensus.ScriptRunner
 
 	// moving is held by whoever moves the tip, for as long as that takes; before mu.
 	moving sync.Mutex
@@ -116,6 +126,12 @@ type Chain struct {
 	sequence   int32  // of the next block that arrives
 	precious   preciousCount
 	fatal      error
+
+	pool *mempool.Pool
+	// reorganizing says that blocks were taken back whose transactions are not in the pool again;
+	// none can enter meanwhile. settled is for waiting until that is over.
+	reorganizing bool
+	settled      sync.Cond
 }
 
 // New returns the chain that the store holds; a store that is new gets the genesis block. It starts
@@ -130,6 +146,19 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 		unlinked: make(map[node][]node),
 		failures: make(map[node]*consensus.Error),
 		sequence: 1,
+	}
+	c.settled.L = &c.mu
+	var salt [32]byte
+	if _, err := rand.Read(salt[:]); err != nil {
+		return nil, err
+	}
+	c.runner = consensus.ScriptRunner{
+		Workers: cfg.ScriptWorkers,
+		Cache:   script.NewSigCache(cfg.SigCacheBytes, salt),
+	}
+	var err error
+	if c.pool, err = mempool.New(cfg.Mempool); err != nil {
+		return nil, err
 	}
 	if err := c.load(); err != nil {
 		return nil, fmt.Errorf("load the chain: %w", err)

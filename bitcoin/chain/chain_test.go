@@ -10,6 +10,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chaintest"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/internal/clock"
 )
 
@@ -31,7 +32,8 @@ func newStory(t testing.TB) *story {
 	}
 	s := &story{Gen: chaintest.New(t, net), t: t, store: store,
 		clock: clock.NewMock(time.Unix(1_400_000_000, 0))}
-	if s.Chain, err = New(Config{Network: net, Clock: s.clock}, store); err != nil {
+	cfg := Config{Network: net, Clock: s.clock}
+	if s.Chain, err = New(cfg, store); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -92,4 +94,30 @@ func TestMoreWorkWins(t *testing.T) {
 	s.expectTip("a2")
 	s.add("b3")
 	s.expectTip("b3")
+}
+
+func TestTransactionIsMined(t *testing.T) {
+	s := newStory(t)
+	for _, b := range s.Run("m", 101) {
+		if _, err := s.Add(context.Background(), b, Source{true, true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx := chaintest.Spend(1000, s.Coinbase("m.0"))
+	if _, err := s.AddTx(context.Background(), tx, TxOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.expectPool(1)
+	s.Next("with", chaintest.With(tx))
+	s.add("with")
+	s.expectPool(0)
+}
+
+func (s *story) expectPool(n int) {
+	s.t.Helper()
+	s.Mempool(func(p *mempool.Pool, _ *consensus.State) {
+		if p.Len() != n {
+			s.t.Errorf("%d transactions in the mempool, want %d", p.Len(), n)
+		}
+	})
 }

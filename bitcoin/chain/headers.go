@@ -32,7 +32,7 @@ func (c *Chain) AddHeaders(headers []bitcoin.Header, workChecked bool) (Entry, e
 	news := c.best != before
 	c.mu.Unlock()
 	if news {
-		c.wakes.wake()
+		c.tipWakes.wake()
 	}
 	return entry, err
 }

@@ -83,6 +83,6 @@ func (c *Chain) remark(ctx context.Context, hash bitcoin.Hash, change func(node)
 	if err != nil {
 		return err
 	}
-	c.wakes.wake()
+	c.tipWakes.wake()
 	return c.activate(ctx)
 }

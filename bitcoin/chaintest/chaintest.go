@@ -3,6 +3,7 @@
 package chaintest
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"testing"
@@ -12,8 +13,15 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// OpTrue is a script that everybody can spend.
-var OpTrue = []byte{byte(script.Op1)}
+// Anyone returns an output script that everybody can spend, in a standard form: the hash of a
+// witness script that is just true. The witness for it is AnyoneWitness.
+func Anyone() []byte {
+	program := sha256.Sum256(AnyoneWitness()[0])
+	return script.PayToWitness(0, program[:])
+}
+
+// AnyoneWitness returns what spends Anyone.
+func AnyoneWitness() [][]byte { return [][]byte{{byte(script.Op1)}} }
 
 // Gen makes blocks. Its current block is the one that the next builds on. The zero Gen is not
 // ready; see New.
@@ -92,7 +100,7 @@ func (g *Gen) draft() *Draft {
 				Script:   script.AppendInt(script.AppendInt(nil, int64(height)), 1000+g.nonce),
 				Sequence: 0xffffffff,
 			}},
-			Out: []bitcoin.TxOut{{Value: consensus.Subsidy(g.Net, height), Script: OpTrue}},
+			Out: []bitcoin.TxOut{{Value: consensus.Subsidy(g.Net, height), Script: Anyone()}},
 		}},
 	}}
 }
@@ -163,12 +171,12 @@ func With(txs ...*bitcoin.Tx) func(*Draft) {
 	}
 }
 
-// Spend makes a transaction from outputs that need no signature to one output, that everybody can
-// spend, of all their value but the fee.
+// Spend makes a transaction from outputs to Anyone to another one, of all their value but the fee.
 func Spend(fee bitcoin.Amount, from ...Output) *bitcoin.Tx {
-	tx := &bitcoin.Tx{Version: 2, Out: []bitcoin.TxOut{{Value: -fee, Script: OpTrue}}}
+	tx := &bitcoin.Tx{Version: 2, Out: []bitcoin.TxOut{{Value: -fee, Script: Anyone()}}}
 	for _, out := range from {
-		tx.In = append(tx.In, bitcoin.TxIn{PrevOut: out.OutPoint, Sequence: 0xffffffff})
+		tx.In = append(tx.In, bitcoin.TxIn{PrevOut: out.OutPoint, Sequence: 0xffffffff,
+			Witness: AnyoneWitness()})
 		tx.Out[0].Value += out.Value
 	}
 	return tx
