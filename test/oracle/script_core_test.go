@@ -15,9 +15,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
-// coreOracle is Bitcoin Core's interpreter as a process: testdata/core-verify.cpp says how to build
-// it. It reads a case per line and answers with the number of the outcome, so outcomes must be the
-// same too.
+// coreOracle is Bitcoin Core's VerifyScript as a process, where somebody has one. It reads a case per
+// line, as verify writes it: flags, index of the input, transaction and spent outputs; it answers
+// with the number of Core's ScriptError.
 type coreOracle struct {
 	in  io.WriteCloser
 	out *bufio.Scanner
@@ -28,7 +28,7 @@ func startCore(t testing.TB) *coreOracle {
 	t.Helper()
 	program := os.Getenv("TALLYPOST_CORE_VERIFY")
 	if program == "" {
-		t.Skip("TALLYPOST_CORE_VERIFY names no program: see testdata/core-verify.cpp")
+		t.Skip("TALLYPOST_CORE_VERIFY names no program that judges as Core does")
 	}
 	cmd := exec.Command(program)
 	cmd.Stderr = os.Stderr
