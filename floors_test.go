@@ -65,6 +65,7 @@ var floors = map[string][]string{
 	// 5 movers
 	"mail/intake": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "mail/mailbox",
 		"mail/reputation"},
+	"mail/reporting": {"@ground", "@mailrules", "mail", "mail/queue"},
 
 	"bitcoin/chain": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore",
 		"bitcoin/mempool"},

@@ -23,6 +23,9 @@ type CollectorConfig struct {
 	// MaxRows is how many different rows a domain's report may have; what comes beyond is counted
 	// and said in the report. Zero: 5,000, about 3 MiB in memory.
 	MaxRows int
+	// MaxTotal is how many rows all reports together may have, so that a sender with many domains
+	// and addresses cannot fill the memory. Zero: 100,000, about 60 MiB.
+	MaxTotal int
 }
 
 // maxSigned is how many signatures a row has. RFC 9990, section 3.1.3, allows 100; more than ten on
@@ -50,6 +53,7 @@ type Collector struct {
 
 	mu      sync.Mutex // guards what follows
 	buckets map[string]*bucket
+	rows    int // in all buckets
 }
 
 // bucket is what was seen for one policy domain.
@@ -66,6 +70,9 @@ func NewCollector(cfg CollectorConfig) *Collector {
 	}
 	if cfg.MaxRows <= 0 {
 		cfg.MaxRows = 5_000
+	}
+	if cfg.MaxTotal <= 0 {
+		cfg.MaxTotal = 100_000
 	}
 	return &Collector{cfg: cfg, buckets: make(map[string]*bucket)}
 }
@@ -92,10 +99,11 @@ func (c *Collector) Add(s *Seen) {
 	switch known := b.Rows[key]; {
 	case known != nil:
 		known.Count++
-	case len(b.Rows) == c.cfg.MaxRows:
+	case len(b.Rows) >= c.cfg.MaxRows || c.rows >= c.cfg.MaxTotal:
 		b.Dropped++
 	default:
 		row.Count = 1
+		c.rows++
 		b.Rows[key] = row
 	}
 }
@@ -187,10 +195,13 @@ type Due struct {
 func (c *Collector) Take(begin, end time.Time) []Due {
 	c.mu.Lock()
 	buckets := c.buckets
-	c.buckets = make(map[string]*bucket)
+	c.buckets, c.rows = make(map[string]*bucket), 0
 	c.mu.Unlock()
 	var out []Due
 	for domain, b := range buckets {
+		if len(b.Rows) == 0 {
+			continue // there was no room for any: a report has at least one
+		}
 		out = append(out, Due{c.report(domain, b, begin, end), b.Record.Aggregate})
 	}
 	slices.SortFunc(out, func(a, b Due) int {
@@ -216,7 +227,7 @@ func (c *Collector) report(domain string, b *bucket, begin, end time.Time) *Repo
 	notes := slices.Clone(b.Record.Faults)
 	if b.Dropped > 0 {
 		notes = append(notes, fmt.Sprintf("%d messages are not in this report of %d records",
-			b.Dropped, c.cfg.MaxRows))
+			b.Dropped, len(b.Rows)))
 	}
 	if len(notes) > 0 { // one element only (RFC 9990, section 3.1.1.3)
 		r.Metadata.Errors = []string{strings.Join(notes, "; ")}
@@ -288,8 +299,12 @@ func (c *Collector) Load(r io.Reader) error {
 	if s.Buckets == nil {
 		s.Buckets = make(map[string]*bucket)
 	}
+	rows := 0
+	for _, b := range s.Buckets {
+		rows += len(b.Rows)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.buckets = s.Buckets
+	c.buckets, c.rows = s.Buckets, rows
 	return nil
 }

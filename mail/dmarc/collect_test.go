@@ -131,6 +131,42 @@ func TestCollectorIsBounded(t *testing.T) {
 	}
 }
 
+// TestCollectorTotal: all reports together stay within the memory, over a restart too.
+func TestCollectorTotal(t *testing.T) {
+	c := NewCollector(CollectorConfig{MaxTotal: 3})
+	add := func(host byte, domain string) {
+		s := seen(t, wanted, domain)
+		s.Source = netip.AddrFrom4([4]byte{192, 0, 2, host})
+		c.Add(s)
+	}
+	for i := range byte(2) {
+		add(i, "a.example")
+		add(i, "b.example")
+	}
+	var saved strings.Builder
+	if err := c.Save(&saved); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Load(strings.NewReader(saved.String())); err != nil {
+		t.Fatal(err)
+	}
+	add(0, "a.example") // counted in its row
+	add(9, "a.example") // a further row
+	add(0, "c.example") // nothing to report but that
+	rows := 0
+	due := c.Take(time.Unix(0, 0), time.Unix(1, 0))
+	for _, d := range due {
+		rows += len(d.Report.Rows)
+	}
+	if len(due) != 2 || rows != 3 {
+		t.Errorf("%d reports with %d rows, want 2 with 3", len(due), rows)
+	}
+	add(9, "a.example")
+	if due := c.Take(time.Unix(0, 0), time.Unix(1, 0)); len(due) != 1 {
+		t.Errorf("%d reports on the next day, want 1", len(due))
+	}
+}
+
 func TestCollectorSaves(t *testing.T) {
 	c := NewCollector(CollectorConfig{Receiver: "mx.example"})
 	s := seen(t, wanted+"; sp=x; t=y; fo=1; ruf=mailto:f@example.com", "example.com")
