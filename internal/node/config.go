@@ -92,10 +92,12 @@ type Relay struct {
 
 // Queue says how long mail is tried.
 type Queue struct {
-	MinBackoff  Duration `toml:"min_backoff" comment:"before the second attempt"`
-	MaxBackoff  Duration `toml:"max_backoff"`
-	Expire      Duration `toml:"expire" comment:"after which a message goes back to its sender"`
-	Concurrency int      `toml:"concurrency" comment:"connections to one destination at a time, at most"`
+	MinBackoff Duration `toml:"min_backoff" comment:"before the second attempt"`
+	MaxBackoff Duration `toml:"max_backoff"`
+	Expire     Duration `toml:"expire" comment:"after which a message goes back to its sender"`
+	// DelayWarning is the age at which a sender is told that a message is late.
+	DelayWarning Duration `toml:"delay_warning" comment:"after which its sender is told that it is late"`
+	Concurrency  int      `toml:"concurrency" comment:"connections to one destination at a time, at most"`
 }
 
 // Mailbox says where local mail goes.
@@ -129,7 +131,7 @@ func Default() Config {
 		Submission: Submission{Listen: []string{":587"}, ListenTLS: []string{":465"}},
 		Relay:      Relay{Port: 25},
 		Queue: Queue{MinBackoff: Duration(5 * time.Minute), MaxBackoff: Duration(time.Hour),
-			Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
+			DelayWarning: Duration(4 * time.Hour), Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
 		Mailbox: Mailbox{Separator: "+"},
 	}
 }
@@ -241,7 +243,8 @@ func (c *Config) Validate() error {
 	for name, n := range map[string]int64{"smtp.max_size": c.SMTP.MaxSize,
 		"smtp.max_recipients": int64(c.SMTP.MaxRecipients), "smtp.max_connections": int64(c.SMTP.MaxConnections),
 		"relay.port": int64(c.Relay.Port), "queue.min_backoff": int64(c.Queue.MinBackoff),
-		"queue.expire": int64(c.Queue.Expire), "queue.concurrency": int64(c.Queue.Concurrency)} {
+		"queue.expire": int64(c.Queue.Expire), "queue.delay_warning": int64(c.Queue.DelayWarning),
+		"queue.concurrency": int64(c.Queue.Concurrency)} {
 		if n <= 0 {
 			bad("%s: %s is not a positive number", name, strconv.FormatInt(n, 10))
 		}

@@ -125,7 +125,8 @@ func (n *Node) openQueue(accounts account.Resolver, clk clock.Clock) (*eventlog.
 		log: n.log.With("part", "mailbox")}
 	n.queue, err = queue.Open(queue.Config{
 		MinBackoff: time.Duration(n.cfg.Queue.MinBackoff), MaxBackoff: time.Duration(n.cfg.Queue.MaxBackoff),
-		Expire: time.Duration(n.cfg.Queue.Expire), Concurrency: n.cfg.Queue.Concurrency,
+		DelayWarning: time.Duration(n.cfg.Queue.DelayWarning), Expire: time.Duration(n.cfg.Queue.Expire),
+		Concurrency: n.cfg.Queue.Concurrency,
 	}, n.store, events, deliver, reporter{host: mail.Domain(n.cfg.Hostname)}, clk, n.log.With("part", "queue"))
 	return events, err
 }
