@@ -66,6 +66,7 @@ var floors = map[string][]string{
 	"mail/intake": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "mail/mailbox",
 		"mail/reputation"},
 	"mail/reporting": {"@ground", "@mailrules", "mail", "mail/queue"},
+	"mail/records":   {"@ground", "@mailrules", "mail", "mail/keyring"},
 
 	"bitcoin/chain": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore",
 		"bitcoin/mempool"},
