@@ -34,6 +34,8 @@ type Config struct {
 	Queue      Queue      `toml:"queue"`
 	Mailbox    Mailbox    `toml:"mailbox"`
 	Log        Log        `toml:"log"`
+	Intake     Intake     `toml:"intake"`
+	BackupMX   []BackupMX `toml:"backup_mx,omitempty"`
 }
 
 // SMTP is the service other servers deliver to.
@@ -133,6 +135,7 @@ func Default() Config {
 		Queue: Queue{MinBackoff: Duration(5 * time.Minute), MaxBackoff: Duration(time.Hour),
 			DelayWarning: Duration(4 * time.Hour), Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
 		Mailbox: Mailbox{Separator: "+"},
+		Intake:  defaultIntake(),
 	}
 }
 
@@ -252,6 +255,7 @@ func (c *Config) Validate() error {
 	if c.Queue.MaxBackoff < c.Queue.MinBackoff {
 		bad("queue.max_backoff: less than queue.min_backoff")
 	}
+	c.validateIntake(bad)
 	if c.Mailbox.Root == "" {
 		c.Mailbox.Root = filepath.Join(c.DataDir, "mail")
 	}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,6 +39,7 @@ type Node struct {
 	relay *relay.Relay
 	boxes *mailbox.Maildirs
 
+	intake  *intake.Intake
 	servers []server
 	acme    *acmeCert // nil: not used
 	control web.Control
@@ -100,10 +100,12 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 		return n, err
 	}
 	n.control = web.Control{Queue: n.queue, Log: &logDoor{events: events, store: n.store, boxes: n.boxes}}
-	in := intake.New(intake.Config{Hostname: cfg.Hostname, RelayFrom: cfg.SMTP.relayFrom(),
-		Limits: intake.Limits{Connections: cfg.SMTP.MaxConnections}}, accounts, n.queue,
-		events.Origin(), resolver, clk, log.With("part", "intake"))
-	return n, n.listen(in)
+	n.intake, err = intake.New(cfg.intakeConfig(), accounts, n.queue, events.Origin(), resolver, clk,
+		log.With("part", "intake"))
+	if err != nil {
+		return n, err
+	}
+	return n, n.listen(n.intake)
 }
 
 // openQueue opens store, log and queue, which refer to each other in this order.
@@ -141,13 +143,14 @@ func (n *Node) listen(in *intake.Intake) error {
 	base := smtp.Config{
 		Hostname: n.cfg.Hostname, NewSession: in.NewSession, TLS: certs.serverTLS(),
 		MaxSize: n.cfg.SMTP.MaxSize, MaxRecipients: n.cfg.SMTP.MaxRecipients, Log: n.log.With("part", "smtp"),
+		Admit: in.Admit,
 	}
 	submission := base
 	submission.Submission, submission.RequireTLS = true, true
 	submission.Password, submission.Scram, submission.OnAuth = in.Password, in.Scram, in.OnAuth
 	implicit := submission
 	implicit.ImplicitTLS = true
-	base.Admit = in.Admit
+	base.GreetDelay = time.Duration(n.cfg.Intake.GreetDelay)
 	for _, s := range []struct {
 		cfg    smtp.Config
 		listen []string
@@ -179,6 +182,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	g, front := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.control.Serve(front, n.socket) })
+	g.Go(func() error { return n.intake.Run(front) })
 	if n.acme != nil {
 		g.Go(func() error { return n.acme.run(front) })
 	}
@@ -229,13 +233,4 @@ func (n *Node) Close() error {
 	}
 	n.servers, n.socket, n.relay, n.store = nil, nil, nil, nil
 	return errors.Join(errs...)
-}
-
-// relayFrom returns the prefixes; Validate has read them before.
-func (s SMTP) relayFrom() []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range s.RelayFrom {
-		out = append(out, netip.MustParsePrefix(p))
-	}
-	return out
 }

@@ -2,12 +2,9 @@ package intake
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"blitiri.com.ar/go/spf"
@@ -18,23 +15,22 @@ import (
 	"github.com/tallypost/tallypost/mail/dmarc"
 )
 
-// authTimeout bounds all that is asked of the DNS for one message.
-const authTimeout = 20 * time.Second
+// dnsTimeout bounds each of the steps that ask the DNS about a message: what concerns the address, SPF,
+// the keys of DKIM, DMARC. It is for a step and not for the message, which may take many minutes to
+// come in.
+const dnsTimeout = 20 * time.Second
 
-// authentication finds out who sent a message, while the message comes in: SPF, the host's name, DKIM and
-// ARC, DMARC at the end. It belongs to one transaction.
+// authentication finds out who sent a message, while the message comes in: SPF, DKIM and ARC, and
+// DMARC at the end. It belongs to one transaction and is a witness of its message.
 type authentication struct {
 	in     *Intake
-	ip     netip.Addr
+	host   *host
 	helo   string
 	from   mail.Address
+	ctx    context.Context // of the transaction
 	cancel context.CancelFunc
-	ctx    context.Context
-	wg     sync.WaitGroup
 
-	spf   spfResult
-	iprev iprevResult
-
+	spf    *pending[spfResult]
 	header mail.Header
 	dkim   *dkim.Verifier
 }
@@ -46,68 +42,51 @@ type spfResult struct {
 	err      error
 }
 
-type iprevResult struct {
-	result string // RFC 8601, section 2.7.3
-	name   string // confirmed; empty otherwise
-}
-
 // authenticate begins what depends on the connection and the envelope alone.
-func (in *Intake) authenticate(ctx context.Context, ip netip.Addr, helo string, from mail.Address) *authentication {
-	a := &authentication{in: in, ip: ip, helo: helo, from: from}
-	a.ctx, a.cancel = context.WithTimeout(ctx, authTimeout)
-	a.wg.Go(func() { a.spf = a.checkSPF() })
-	a.wg.Go(func() { a.iprev = a.checkIPRev() })
+func (in *Intake) authenticate(ctx context.Context, h *host, helo string,
+	from mail.Address) *authentication {
+	a := &authentication{in: in, host: h, helo: helo, from: from}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.spf = find(a.checkSPF)
 	return a
 }
 
-// checkSPF evaluates the reverse path's domain, or the HELO name where the path is null (RFC 7208, section
-// 2.4).
+// checkSPF evaluates the reverse path's domain, or the HELO name where the path is null (RFC 7208,
+// section 2.4).
 func (a *authentication) checkSPF() spfResult {
 	r := spfResult{domain: a.from.Domain.ASCII(), identity: "mailfrom"}
-	sender := a.from.Wire(false)
+	// The library takes the first "@" for the one that ends the local part.
+	sender := strings.ReplaceAll(a.from.Local, "@", "_") + "@" + r.domain
 	if a.from.IsNull() {
 		r.domain, r.identity = strings.ToLower(a.helo), "helo"
 		sender = "postmaster@" + r.domain
 	}
-	if _, literal := mail.Domain(r.domain).Literal(); literal || r.domain == "" || !a.ip.IsValid() {
+	ip := a.host.ip
+	if _, literal := mail.Domain(r.domain).Literal(); literal || r.domain == "" || !ip.IsValid() {
 		r.result = spf.None
 		return r
 	}
-	r.result, r.err = spf.CheckHostWithSender(net.IP(a.ip.AsSlice()), a.helo, sender,
-		spf.WithContext(a.ctx), spf.WithResolver(dns.StdLookup{Resolver: a.in.resolver}))
+	ctx, cancel := context.WithTimeout(a.ctx, a.in.dnsTimeout)
+	defer cancel()
+	r.result, r.err = checkSPF(ctx, a.in.resolver, ip, a.helo, sender)
 	return r
 }
 
-// checkIPRev looks the address up back and forth (RFC 8601, section 3).
-func (a *authentication) checkIPRev() iprevResult {
-	if !a.ip.IsValid() {
-		return iprevResult{result: "permerror"}
-	}
-	names, _, err := a.in.resolver.PTR(a.ctx, a.ip)
-	if errors.Is(err, dns.ErrNotFound) {
-		return iprevResult{result: "fail"}
-	}
-	if err != nil {
-		return iprevResult{result: "temperror"}
-	}
-	for _, name := range names[:min(len(names), 10)] { // as many as RFC 7208 allows for "ptr"
-		addrs, _, err := a.in.resolver.Addrs(a.ctx, name)
-		if err != nil {
-			continue
-		}
-		for _, addr := range addrs {
-			if addr.Unmap() == a.ip {
-				return iprevResult{result: "pass", name: name}
-			}
-		}
-	}
-	return iprevResult{result: "fail"}
+// checkSPF asks the library.
+func checkSPF(ctx context.Context, r dns.Resolver, ip netip.Addr, helo,
+	sender string) (spf.Result, error) {
+	return spf.CheckHostWithSender(net.IP(ip.AsSlice()), helo, sender,
+		spf.WithContext(ctx), spf.WithResolver(dns.StdLookup{Resolver: r}))
 }
 
 // begin takes the header; the body follows through Write.
-func (a *authentication) begin(h mail.Header) {
+func (a *authentication) begin(h mail.Header) error {
+	ctx, cancel := context.WithTimeout(a.ctx, a.in.dnsTimeout)
+	stop := a.cancel
+	a.cancel = func() { cancel(); stop() }
 	a.header = h
-	a.dkim = dkim.NewVerifier(a.ctx, a.in.resolver, h, a.in.clock.Now(), dkim.VerifyConfig{})
+	a.dkim = dkim.NewVerifier(ctx, a.in.resolver, h, a.in.clock.Now(), dkim.VerifyConfig{})
+	return nil
 }
 
 // Write takes the body.
@@ -119,7 +98,7 @@ func (a *authentication) close() {
 	if a.dkim != nil {
 		a.dkim.Close()
 	}
-	a.wg.Wait()
+	a.spf.get()
 }
 
 // identity is what was found out about who sent a message.
@@ -136,20 +115,32 @@ type identity struct {
 
 // finish waits for everything and lets DMARC judge.
 func (a *authentication) finish() *identity {
-	a.wg.Wait()
-	id := &identity{spf: a.spf, iprev: a.iprev, dkim: a.dkim.Finish(), arc: a.dkim.ARC()}
+	id := &identity{dkim: a.dkim.Finish(), arc: a.dkim.ARC()}
+	id.spf, id.iprev = a.spf.get(), a.host.iprev.get()
 	id.author, id.authorErr = dmarc.AuthorOf(a.header)
 	if id.authorErr != nil {
-		id.dmarc = dmarc.Verdict{Result: dmarc.PermError, Policy: dmarc.PolicyNone, Explain: id.authorErr.Error()}
+		id.dmarc = dmarc.Verdict{Result: dmarc.PermError, Policy: dmarc.PolicyNone,
+			Explain: id.authorErr.Error()}
 		return id
 	}
-	var sigs []dmarc.DKIM
-	for _, r := range id.dkim {
-		sigs = append(sigs, dmarc.DKIM{Result: string(r.State), Domain: r.Domain.ASCII(), Selector: r.Selector})
-	}
-	id.dmarc = dmarc.Evaluate(a.ctx, a.in.resolver, id.author.Domain,
-		dmarc.SPF{Result: string(a.spf.result), Domain: a.spf.domain}, sigs)
+	ctx, cancel := context.WithTimeout(a.ctx, a.in.dnsTimeout)
+	defer cancel()
+	id.dmarc = dmarc.Evaluate(ctx, a.in.resolver, id.author.Domain, id.spfFor(), id.dkimFor())
 	return id
+}
+
+// spfFor and dkimFor are the results as DMARC takes them.
+func (id *identity) spfFor() dmarc.SPF {
+	return dmarc.SPF{Result: string(id.spf.result), Domain: id.spf.domain}
+}
+
+func (id *identity) dkimFor() []dmarc.DKIM {
+	var out []dmarc.DKIM
+	for _, r := range id.dkim {
+		out = append(out, dmarc.DKIM{Result: string(r.State), Domain: r.Domain.ASCII(),
+			Selector: r.Selector})
+	}
+	return out
 }
 
 // results returns what goes into Authentication-Results.
@@ -160,7 +151,7 @@ func (id *identity) results(servID string, ip netip.Addr) mail.AuthResults {
 		Props: []mail.AuthProp{{Type: "policy", Name: "iprev", Value: ip.String()}}})
 	comment := ""
 	if id.spf.err != nil {
-		comment = id.spf.err.Error()
+		comment = ascii(id.spf.err.Error())
 	}
 	add(mail.AuthResult{Method: "spf", Result: string(id.spf.result), Comment: comment,
 		Props: []mail.AuthProp{{Type: "smtp", Name: id.spf.identity, Value: id.spf.domain}}})
@@ -173,7 +164,8 @@ func (id *identity) results(servID string, ip netip.Addr) mail.AuthResults {
 	if id.arc.State != dkim.None {
 		add(id.arc.AuthResult())
 	}
-	d := mail.AuthResult{Method: "dmarc", Result: string(id.dmarc.Result), Comment: id.dmarc.Explain}
+	d := mail.AuthResult{Method: "dmarc", Result: string(id.dmarc.Result),
+		Comment: ascii(id.dmarc.Explain)}
 	if id.author.Domain != "" {
 		d.Props = []mail.AuthProp{{Type: "header", Name: "from", Value: id.author.Domain}}
 	}
@@ -181,20 +173,38 @@ func (id *identity) results(servID string, ip netip.Addr) mail.AuthResults {
 	return out
 }
 
-// domains returns the domains that vouch for the message: of DKIM signatures that verified, then of SPF.
-func (id *identity) domains() []string {
-	var out []string
+// domains returns the domains that vouch for the message, each once: of DKIM signatures that verified,
+// then of SPF.
+func (id *identity) domains() []mail.Domain {
+	var out []mail.Domain
+	add := func(d mail.Domain) {
+		for _, o := range out {
+			if o == d {
+				return
+			}
+		}
+		out = append(out, d)
+	}
 	for _, r := range id.dkim {
-		if r.State == dkim.Pass {
-			out = append(out, r.Domain.ASCII())
+		if r.State == dkim.Pass && !r.Testing {
+			add(r.Domain)
 		}
 	}
 	if id.spf.result == spf.Pass && id.spf.identity == "mailfrom" {
-		out = append(out, id.spf.domain)
+		if d, err := mail.ParseDomain(id.spf.domain); err == nil {
+			add(d)
+		}
 	}
 	return out
 }
 
-func (r spfResult) String() string {
-	return fmt.Sprintf("spf=%s (%s)", r.result, r.domain)
+// ascii keeps what may stand in a field of a message that was sent without SMTPUTF8; the rest becomes
+// '?'.
+func ascii(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
 }

@@ -13,54 +13,160 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"strings"
+	"sync"
+	"time"
 
 	"github.com/tallypost/tallypost/internal/clock"
 	"github.com/tallypost/tallypost/internal/dns"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
+	"github.com/tallypost/tallypost/mail/dmarc"
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/smtp"
+	"github.com/tallypost/tallypost/mail/srs"
 )
 
-// Config is the policy.
+// Config is the policy. Hostname is needed; the rest has defaults.
 type Config struct {
-	Hostname string // of Received
+	Hostname string // of Received and of Authentication-Results
 	// RelayFrom are the addresses whose clients may send to any domain without logging in.
 	RelayFrom []netip.Prefix
-	// DMARC says whether the wishes of DMARC are heeded.
-	DMARC      DMARCMode
-	Thresholds Thresholds
-	Limits     Limits
 	// MaxHops is the number of Received fields from which a message is taken to be in a loop. 0: 50.
 	MaxHops int
+	Limits  Limits // zero: none; see DefaultLimits
+
+	// DMARC says whether the wishes of DMARC are heeded.
+	DMARC DMARCMode
+	// TrustedSealers are forwarders whose word is taken that a message passed DMARC before they
+	// changed it, if an unbroken ARC chain leads to it.
+	TrustedSealers []mail.Domain
+	// Reports, if set, hears of each message what a report to the owner of its author's domain has.
+	Reports func(*dmarc.Seen)
+
+	Thresholds Thresholds
+	Lists      []List
+	Greylist   Greylist
+	// Weighers are asked about every message from outside that no rule has refused. SampleBytes is
+	// how much of the body they are shown.
+	Weighers    []Weigher
+	SampleBytes int
+
+	Backups []Backup
+	// SRS undoes the rewriting of senders that the relay did. nil: such addresses are not known.
+	SRS *srs.Rewriter
+}
+
+func (c *Config) fill() {
+	if c.MaxHops == 0 {
+		c.MaxHops = 50
+	}
+	if c.DMARC == "" {
+		c.DMARC = DMARCEnforce
+	}
+	c.Thresholds.fill()
 }
 
 // Intake makes sessions.
 type Intake struct {
-	cfg      Config
-	accounts account.Resolver
-	queue    *queue.Queue
-	resolver dns.Resolver
-	origin   string // of the log
-	limits   *limiter
-	clock    clock.Clock
-	log      *slog.Logger
+	cfg        Config
+	accounts   account.Resolver
+	queue      *queue.Queue
+	resolver   dns.Resolver
+	origin     string // of the log
+	limits     *limiter
+	lists      *lists
+	grey       *greylist // nil: off
+	sealers    map[mail.Domain]bool
+	backups    map[mail.Domain]*recipients
+	digest     *digest
+	headers    headerBudget
+	dnsTimeout time.Duration
+	clock      clock.Clock
+	log        *slog.Logger
 }
 
-// New returns an Intake that puts accepted messages into q; origin is the name of q's log.
-func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string, resolver dns.Resolver,
-	clk clock.Clock, log *slog.Logger) *Intake {
-	if cfg.MaxHops == 0 {
-		cfg.MaxHops = 50
-	}
-	if cfg.DMARC == "" {
-		cfg.DMARC = DMARCEnforce
-	}
-	cfg.Thresholds.fill()
-	in := &Intake{cfg: cfg, accounts: accounts, queue: q, origin: origin, resolver: resolver, clock: clk, log: log}
+// New returns an Intake that puts accepted messages into q; origin is the name of q's log. It reads
+// the lists of recipients of Config.Backups and the state of the greylist.
+func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string,
+	resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*Intake, error) {
+	cfg.fill()
+	in := &Intake{cfg: cfg, accounts: accounts, queue: q, origin: origin, resolver: resolver,
+		digest: newDigest(clk.Now()), dnsTimeout: dnsTimeout, clock: clk, log: log,
+		sealers: make(map[mail.Domain]bool), backups: make(map[mail.Domain]*recipients)}
 	in.limits = newLimiter(cfg.Limits, in.mayRelay, clk.Now)
-	return in
+	for _, d := range cfg.TrustedSealers {
+		in.sealers[d] = true
+	}
+	var err error
+	if in.lists, err = newLists(cfg.Lists, resolver, log); err != nil {
+		return nil, err
+	}
+	for _, b := range cfg.Backups {
+		if accounts.IsLocal(b.Domain) {
+			return nil, fmt.Errorf("recipients of %s: mail for this domain ends here", b.Domain)
+		}
+		if in.backups[b.Domain], err = openRecipients(b, clk, log); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Greylist.Enabled {
+		in.grey = newGreylist(cfg.Greylist)
+		in.grey.load(log)
+	}
+	return in, nil
+}
+
+// Times between what Run does.
+const (
+	digestEvery = time.Hour
+	checkEvery  = time.Hour
+	checkAgain  = time.Minute // where a list could not be asked
+	saveEvery   = 10 * time.Minute
+)
+
+// Run keeps up what sessions rely on, until ctx ends: lists are checked, refusals are counted into the log
+// every hour, the greylist is saved. It needs the queue to run until it has returned.
+func (in *Intake) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	repeat := func(first time.Duration, do func() time.Duration) {
+		wg.Go(func() {
+			for next := first; clock.Sleep(ctx, in.clock, next) == nil; {
+				next = do()
+			}
+		})
+	}
+	repeat(digestEvery, func() time.Duration {
+		in.record(ctx)
+		return digestEvery
+	})
+	if in.lists.any() {
+		repeat(0, func() time.Duration {
+			if in.lists.check(ctx) {
+				return checkEvery
+			}
+			return checkAgain
+		})
+	}
+	if in.grey != nil {
+		repeat(saveEvery, func() time.Duration {
+			in.saveGreylist()
+			return saveEvery
+		})
+	}
+	wg.Wait()
+	if in.grey != nil {
+		in.saveGreylist()
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	in.record(last)
+	return nil
+}
+
+func (in *Intake) saveGreylist() {
+	if err := in.grey.save(); err != nil {
+		in.log.Warn("greylist cannot be saved", "err", err)
+	}
 }
 
 // mayRelay reports whether an address is one of Config.RelayFrom.
@@ -75,24 +181,26 @@ func (in *Intake) mayRelay(ip netip.Addr) bool {
 
 // Admit is a server's smtp.Config.Admit.
 func (in *Intake) Admit(ctx context.Context, remote netip.AddrPort) (leave func(), err error) {
-	return in.limits.admit(ctx, remote)
-}
-
-// OnAuth is a server's smtp.Config.OnAuth.
-func (in *Intake) OnAuth(_ context.Context, c *smtp.Conn, a smtp.AuthAttempt) {
-	if a.Err != nil {
-		in.limits.authFails.take(network(c.RemoteIP()), 1, in.clock.Now())
-		in.log.Warn("log-in failed", "user", a.User, "mechanism", a.Mechanism, "peer", c.RemoteIP(), "err", a.Err)
+	leave, err = in.limits.admit(ctx, remote)
+	if err != nil {
+		in.digest.refused("connect", err)
 	}
+	return leave, err
 }
 
 // NewSession is a server's smtp.Config.NewSession.
 func (in *Intake) NewSession(_ context.Context, c *smtp.Conn) (smtp.Session, error) {
+	if wait := in.limits.patience(); wait > 0 {
+		c.Hurry(wait)
+	}
 	return &session{in: in, conn: c}, nil
 }
 
 // Password is a server's smtp.Config.Password.
-func (in *Intake) Password(_ context.Context, _ *smtp.Conn, user, password string) (string, error) {
+func (in *Intake) Password(_ context.Context, c *smtp.Conn, user, password string) (string, error) {
+	if err := in.limits.mayAuth(c.RemoteIP()); err != nil {
+		return "", err
+	}
 	acc, ok := in.accounts.Login(user)
 	if !ok {
 		// As much work as for a user that exists, so that time does not tell the two apart.
@@ -111,121 +219,32 @@ var errLogin = errors.New("no such user or wrong password")
 var decoy = account.Credential{Salt: make([]byte, 16), Iterations: account.Iterations}
 
 // Scram is a server's smtp.Config.Scram.
-func (in *Intake) Scram(_ context.Context, _ *smtp.Conn, user string) (smtp.ScramKeys, error) {
+func (in *Intake) Scram(_ context.Context, c *smtp.Conn, user string) (smtp.ScramKeys, error) {
+	if err := in.limits.mayAuth(c.RemoteIP()); err != nil {
+		return smtp.ScramKeys{}, err
+	}
 	acc, ok := in.accounts.Login(user)
 	if !ok {
 		return smtp.ScramKeys{}, smtp.ErrNoUser
 	}
-	c := acc.Credential
-	return smtp.ScramKeys{Account: acc.Address.String(), Salt: c.Salt, Iterations: c.Iterations,
-		StoredKey: c.StoredKey, ServerKey: c.ServerKey}, nil
+	c2 := acc.Credential
+	return smtp.ScramKeys{Account: acc.Address.String(), Salt: c2.Salt, Iterations: c2.Iterations,
+		StoredKey: c2.StoredKey, ServerKey: c2.ServerKey}, nil
 }
 
-// session is the smtp.Session of one connection.
-type session struct {
-	in   *Intake
-	conn *smtp.Conn
-
-	env   mail.Envelope   // of the transaction
-	seen  map[string]bool // recipients in env, so that each gets one copy
-	asked []mail.Address  // recipients as the client named them
+// OnAuth is a server's smtp.Config.OnAuth.
+func (in *Intake) OnAuth(_ context.Context, c *smtp.Conn, a smtp.AuthAttempt) {
+	var r *smtp.Reply
+	switch {
+	case a.Err == nil:
+		return
+	case errors.As(a.Err, &r) && (r.Code == 454 || r.Code == 501):
+		// Nobody looked at the password; or nobody could, or the client gave up.
+		in.digest.refused("auth", a.Err)
+	default:
+		in.limits.authFailed(c.RemoteIP())
+		in.digest.count("auth failed")
+	}
+	in.log.Warn("log-in failed", "user", a.User, "mechanism", a.Mechanism, "peer", c.RemoteIP(),
+		"err", a.Err)
 }
-
-func refuse(code int, enhanced, format string, args ...any) *smtp.Reply {
-	return &smtp.Reply{Code: code, Enhanced: enhanced, Text: fmt.Sprintf(format, args...)}
-}
-
-// trusted reports whether the client may send to the world: it logged in, or its address may relay.
-func (s *session) trusted() bool {
-	return s.conn.Account() != "" || s.in.mayRelay(s.conn.RemoteIP())
-}
-
-// Mail begins a transaction.
-func (s *session) Mail(_ context.Context, from mail.Address, p smtp.MailParams) error {
-	if s.conn.Submission() && !s.trusted() {
-		return refuse(530, "5.7.0", "log in first: this port takes mail from accounts only")
-	}
-	if name := s.conn.Account(); name != "" {
-		acc, ok := s.in.accounts.Login(name)
-		if !ok {
-			return refuse(535, "5.7.8", "the account %s has been closed", name)
-		}
-		if !from.IsNull() && !s.in.accounts.MaySendAs(acc, from) {
-			return refuse(553, "5.7.1", "<%s> is not an address of the account %s", from, name)
-		}
-	}
-	if err := s.in.limits.message(s.conn.RemoteIP(), s.conn.Account()); err != nil {
-		return err
-	}
-	s.env = p.Envelope(from)
-	s.seen = make(map[string]bool)
-	return nil
-}
-
-// Rcpt adds the mailboxes, or the addresses elsewhere, that a recipient leads to.
-func (s *session) Rcpt(_ context.Context, to mail.Recipient) error {
-	addr := to.Address
-	if addr.Domain == "" { // postmaster, RFC 5321, section 4.5.1
-		addr.Domain = s.in.postmasterDomain()
-	}
-	if err := s.in.limits.recipient(s.conn.Account()); err != nil {
-		return err
-	}
-	if !s.in.accounts.IsLocal(addr.Domain) {
-		if !s.trusted() {
-			if err := s.in.limits.refusal(s.conn.RemoteIP()); err != nil {
-				return err
-			}
-			return refuse(550, "5.7.1", "<%s>: this server does not relay for you: %s is not a domain of its own",
-				to.Address, addr.Domain)
-		}
-		s.add(to)
-		return nil
-	}
-	targets, err := s.in.accounts.Resolve(addr)
-	if errors.Is(err, account.ErrAliasLoop) {
-		s.in.log.Error("alias cannot be followed", "address", addr, "err", err)
-		return refuse(451, "4.3.5", "<%s>: the aliases of this address lead nowhere, its postmaster knows", to.Address)
-	}
-	if err != nil {
-		if err := s.in.limits.refusal(s.conn.RemoteIP()); err != nil {
-			return err
-		}
-		return refuse(550, "5.1.1", "<%s>: no such mailbox here", to.Address)
-	}
-	if to.ORcpt == "" && (len(targets) > 1 || targets[0].Address != addr) {
-		kind := "rfc822;"
-		if !addr.IsASCII() {
-			kind = "utf-8;"
-		}
-		to.ORcpt = kind + addr.String()
-	}
-	for _, t := range targets {
-		to.Address = t.Address
-		s.add(to)
-	}
-	s.asked = append(s.asked, addr)
-	return nil
-}
-
-func (in *Intake) postmasterDomain() mail.Domain {
-	accounts, _ := in.accounts.List()
-	if len(accounts) == 0 {
-		return mail.Domain(in.cfg.Hostname)
-	}
-	return accounts[0].Address.Domain
-}
-
-func (s *session) add(to mail.Recipient) {
-	key := strings.ToLower(to.Address.String())
-	if !s.seen[key] {
-		s.seen[key] = true
-		s.env.Recipients = append(s.env.Recipients, to)
-	}
-}
-
-// Reset forgets the transaction.
-func (s *session) Reset() { s.env, s.seen, s.asked = mail.Envelope{}, nil, nil }
-
-// Logout has nothing to do.
-func (s *session) Logout() {}

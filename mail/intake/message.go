@@ -1,14 +1,9 @@
 package intake
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/tallypost/tallypost/mail"
@@ -16,15 +11,17 @@ import (
 	"github.com/tallypost/tallypost/mail/smtp"
 )
 
-// Data takes the message: stream it once, judge it, put the trace in front, make it the queue's.
+// Data takes the message.
 func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
+	reply, err := s.data(ctx, r)
+	return reply, s.counted("data", err)
+}
+
+func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	msg := s.in.queue.NewMessage()
 	defer msg.Abort()
-	rcv := &receiver{msg: msg, hash: sha256.New(), servID: s.in.cfg.Hostname}
-	if !s.trusted() {
-		rcv.auth = s.in.authenticate(ctx, s.conn.RemoteIP(), s.conn.Helo(), s.env.From)
-		defer rcv.auth.close()
-	}
+	rcv := s.receiver(msg)
+	defer rcv.release()
 	if _, err := io.Copy(rcv, r); err != nil {
 		return smtp.Reply{}, queueReply(err)
 	}
@@ -34,191 +31,135 @@ func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	if err := s.in.limits.size(s.conn.RemoteIP(), s.conn.Account(), rcv.size); err != nil {
 		return smtp.Reply{}, err
 	}
-	if n := len(rcv.header.All("Received")); n >= s.in.cfg.MaxHops {
+	if n := count(rcv.header, "Received"); n >= s.in.cfg.MaxHops {
 		return smtp.Reply{}, refuse(554, "5.4.6", "mail loop: the message has passed %d servers", n)
 	}
-	prefix, ev, err := s.accept(msg.ID(), rcv)
+	found, err := s.weigh(ctx, rcv)
 	if err != nil {
 		return smtp.Reply{}, err
 	}
-	receipt, err := msg.Commit(ctx, prefix, s.env, ev)
+	trace, messageID := s.trace(msg.ID(), rcv, found.id)
+	ev := s.event(messageID, rcv, found)
+	prefix := append(found.front, trace...)
+	receipt, err := msg.Commit(ctx, append(prefix, found.back...), s.env, ev)
 	if err != nil {
 		return smtp.Reply{}, queueReply(err)
 	}
-	s.in.log.Info("accepted", "msg", receipt.ID, "from", s.env.From, "rcpts", len(s.env.Recipients),
-		"size", rcv.size, "peer", s.conn.RemoteIP(), "account", s.conn.Account(), "log", receipt.Index,
-		"verdict", ev.Note)
+	s.in.log.Info("accepted", "msg", receipt.ID, "from", s.env.From,
+		"rcpts", len(s.env.Recipients), "size", rcv.size, "peer", s.conn.RemoteIP(),
+		"account", s.conn.Account(), "log", receipt.Index, "verdict", ev.Note)
 	return smtp.Reply{Code: 250, Enhanced: "2.0.0",
 		Text: fmt.Sprintf("%s queued log=%s#%d", receipt.ID, s.in.origin, receipt.Index)}, nil
 }
 
-// accept judges a message from outside, and returns the fields to put in front and the event for the log.
-func (s *session) accept(id mail.ID, rcv *receiver) (prefix []byte, ev mail.Event, err error) {
-	trace, messageID := s.trace(id, rcv)
-	ev = s.event(messageID, rcv)
-	if rcv.auth == nil {
-		return trace, ev, nil
+// receiver returns the receiver of a message, with those who want to see it come in.
+func (s *session) receiver(msg *queue.Incoming) *receiver {
+	rcv := newReceiver(msg, &s.in.headers)
+	who := s.standing()
+	if who != friend { // whose fields are of a server of our own
+		rcv.forged = s.in.forged
+		rcv.witnesses = append(rcv.witnesses, new(mimeScan))
 	}
-	who := rcv.auth.finish()
-	v, err := s.in.judge(who, rcv.header)
+	if who == stranger {
+		rcv.witnesses = append(rcv.witnesses, s.auth)
+		if n := s.in.cfg.SampleBytes; n > 0 {
+			rcv.sample = &sample{most: n}
+			rcv.witnesses = append(rcv.witnesses, rcv.sample)
+		}
+	}
+	return rcv
+}
+
+// forged reports whether a field pretends to be ours.
+func (in *Intake) forged(f mail.Field) bool {
+	return f.Is(VerdictField) || f.BearsAuthServID(in.cfg.Hostname)
+}
+
+// finding is what was found out about a message, and the fields that say so.
+type finding struct {
+	id          *identity // nil where the client is trusted
+	verdict     *verdict  // likewise
+	front, back []byte    // fields before and after Received
+}
+
+// weigh judges a message of a stranger.
+func (s *session) weigh(ctx context.Context, rcv *receiver) (finding, error) {
+	if s.standing() != stranger {
+		return finding{}, nil
+	}
+	in, id := s.in, s.auth.finish()
+	l := &Letter{Client: s.conn.RemoteIP(), Host: id.iprev.name, Helo: s.conn.Helo(),
+		Envelope: s.env, Header: rcv.header, Size: rcv.size, Author: id.author.Domain,
+		DMARC: id.dmarc.Result, Domains: id.domains()}
+	if rcv.sample != nil {
+		l.Start = rcv.sample.octets
+	}
+	v, err := in.judge(ctx, id, s.host.listings(), l)
 	if err != nil {
-		return nil, ev, err
+		return finding{}, err
 	}
-	ev.Note = v.String()
-	prefix = append(v.field(s.in.cfg.Thresholds), trace...)
-	return append(prefix, who.results(s.in.cfg.Hostname, s.conn.RemoteIP()).Field()...), ev, nil
-}
-
-// queueReply turns the queue's errors into replies; others pass.
-func queueReply(err error) error {
-	switch {
-	case errors.Is(err, queue.ErrFull):
-		return refuse(452, "4.3.1", "no room for your message at the moment, try again later")
-	case errors.Is(err, queue.ErrStopped):
-		return refuse(421, "4.3.2", "shutting down, try again later")
-	case errors.Is(err, queue.ErrBroken):
-		return refuse(421, "4.3.0", "storage has failed, try again later")
+	if err := s.greylist(v); err != nil {
+		return finding{}, err
 	}
-	return err
+	return finding{id: id, verdict: v, front: v.field(in.cfg.Thresholds),
+		back: id.results(in.cfg.Hostname, l.Client).Field()}, nil
 }
 
-// receiver passes the octets of a message on: all to the hash, the header to whoever must know it before the
-// body comes, and to the queue all but the Authentication-Results that somebody forged in our name (RFC
-// 8601, section 5). A message that had some is evidence no more of what came in, except with a copy of its
-// own.
-type receiver struct {
-	msg    *queue.Incoming
-	hash   hash.Hash
-	size   int64
-	auth   *authentication // nil for those who may relay
-	servID string
-
-	raw    []byte // header section, while it comes in
-	header mail.Header
-	inBody bool
-}
-
-// Write takes a piece of the message.
-func (r *receiver) Write(p []byte) (int, error) {
-	r.size += int64(len(p))
-	r.hash.Write(p)
-	n := len(p)
-	if !r.inBody {
-		rest, whole := r.collect(p)
-		if !whole {
-			return n, nil
-		}
-		if err := r.begin(); err != nil {
-			return 0, err
-		}
-		p = rest
-	}
-	return n, r.body(p)
-}
-
-func (r *receiver) body(p []byte) error {
-	if len(p) == 0 {
+// greylist defers what nobody speaks for until it comes again.
+func (s *session) greylist(v *verdict) error {
+	g := s.in.grey
+	if g == nil || v.good {
 		return nil
 	}
-	if r.auth != nil {
-		r.auth.Write(p)
-	}
-	_, err := r.msg.Write(p)
-	return err
-}
-
-// collect adds p to the header section, and reports whether it is whole now; rest is what comes after it.
-func (r *receiver) collect(p []byte) (rest []byte, whole bool) {
-	before := len(r.raw)
-	r.raw = append(r.raw, p...)
-	if bytes.HasPrefix(r.raw, []byte("\r\n")) {
-		return r.cut(before, 2), true
-	}
-	from := max(before-3, 0)
-	if i := bytes.Index(r.raw[from:], []byte("\r\n\r\n")); i >= 0 {
-		return r.cut(before, from+i+4), true
-	}
-	return nil, len(r.raw) > mail.MaxHeaderBytes
-}
-
-// cut ends the header section at n; what of the last piece lies behind is returned.
-func (r *receiver) cut(before, n int) []byte {
-	rest := r.raw[n:]
-	r.raw = r.raw[:n:n]
-	return rest
-}
-
-// begin is called once the header section is there.
-func (r *receiver) begin() error {
-	r.inBody = true
-	var err error
-	r.header, err = mail.ParseHeader(r.raw)
-	if errors.Is(err, mail.ErrHeaderTooLarge) {
-		return refuse(552, "5.3.4", "%v", err)
-	}
-	// A line that is no field ends the header, as every other server has it: the rest is body.
-	body := r.raw[r.header.Len:]
-	if r.auth != nil {
-		r.auth.begin(r.header)
-	}
-	if err := r.keepHeader(); err != nil {
-		return err
-	}
-	return r.body(body)
-}
-
-// keepHeader writes the header to the queue, without forged results.
-func (r *receiver) keepHeader() error {
-	forged := false
-	for _, f := range r.header.Fields {
-		forged = forged || r.forged(f)
-	}
-	if !forged {
-		_, err := r.msg.Write(r.raw[:r.header.Len])
-		return err
-	}
-	end := 0
-	for _, f := range r.header.Fields {
-		end += len(f.Raw)
-		if r.forged(f) {
-			continue
-		}
-		if _, err := r.msg.Write(f.Raw); err != nil {
-			return err
-		}
-	}
-	_, err := r.msg.Write(r.raw[end:r.header.Len])
-	return err
-}
-
-func (r *receiver) forged(f mail.Field) bool {
-	return r.auth != nil && (f.Is(VerdictField) || f.BearsAuthServID(r.servID))
-}
-
-// close is called when the message has ended: one without a body may have ended in its header.
-func (r *receiver) close() error {
-	if r.inBody {
+	wait := g.wait(network(s.conn.RemoteIP()), s.env.From, s.env.Recipients, s.in.clock.Now())
+	if wait <= 0 {
 		return nil
 	}
-	return r.begin()
+	return refuse(450, "4.7.1", "greylisted: you are new here, try again in %s", seconds(wait))
 }
 
-// trace returns the fields that go in front of the message, and the Message-ID it has then. A message that
-// was submitted gets the Date and Message-ID it lacks (RFC 6409, section 8).
-func (s *session) trace(id mail.ID, msg *receiver) (prefix []byte, messageID string) {
+// sample is a witness that keeps the beginning of the body.
+type sample struct {
+	most   int
+	octets []byte
+}
+
+func (s *sample) begin(mail.Header) error { return nil }
+
+// Write takes the body.
+func (s *sample) Write(p []byte) (int, error) {
+	s.octets = append(s.octets, p[:min(len(p), s.most-len(s.octets))]...)
+	return len(p), nil
+}
+
+func count(h mail.Header, name string) (n int) {
+	for _, f := range h.Fields {
+		if f.Is(name) {
+			n++
+		}
+	}
+	return n
+}
+
+// maxMessageID bounds what the log keeps of a Message-ID, in octets: a line of RFC 5322.
+const maxMessageID = 998
+
+// trace returns the fields that go in front of every message, and the Message-ID it has then. A message
+// that was submitted gets the Date and Message-ID it lacks (RFC 6409, section 8).
+func (s *session) trace(id mail.ID, msg *receiver, who *identity) (prefix []byte, messageID string) {
 	header := msg.header
 	now := s.in.clock.Now()
 	rcv := received{helo: s.conn.Helo(), remote: s.conn.RemoteIP(), by: s.in.cfg.Hostname,
-		protocol: s.conn.Protocol(), tls: s.conn.TLS(), account: s.conn.Account(), id: id, at: now}
+		protocol: s.conn.Protocol(), tls: s.conn.TLS(), id: id, at: now, utf8: s.env.SMTPUTF8}
 	if len(s.asked) == 1 {
 		rcv.rcpt = &s.asked[0]
 	}
-	if msg.auth != nil {
-		msg.auth.wg.Wait()
-		rcv.rdns = msg.auth.iprev.name
+	if who != nil {
+		rcv.rdns = who.iprev.name
 	}
 	prefix = rcv.field()
 	messageID = header.Get("Message-ID")
+	messageID = messageID[:min(len(messageID), maxMessageID)]
 	if !s.conn.Submission() {
 		return prefix, messageID
 	}
@@ -228,20 +169,33 @@ func (s *session) trace(id mail.ID, msg *receiver) (prefix []byte, messageID str
 		messageID = fmt.Sprintf("<%s.%x@%s>", id, b, s.in.cfg.Hostname)
 		prefix = fmt.Appendf(prefix, "Message-ID: %s\r\n", messageID)
 	}
-	if len(header.All("Date")) == 0 {
+	if count(header, "Date") == 0 {
 		prefix = fmt.Appendf(prefix, "Date: %s\r\n", now.Format(mail.DateLayout))
 	}
 	return prefix, messageID
 }
 
 // event is the acceptance, for the log.
-func (s *session) event(messageID string, rcv *receiver) mail.Event {
-	ev := mail.Event{Kind: mail.ReceivedFromNonERDS, MessageID: messageID, Size: rcv.size,
-		SHA256: hex.EncodeToString(rcv.hash.Sum(nil)), Peer: s.peer()}
-	if s.trusted() {
-		ev.Kind = mail.SubmissionAcceptance
+func (s *session) event(messageID string, rcv *receiver, found finding) mail.Event {
+	ev := mail.Event{Kind: mail.SubmissionAcceptance, MessageID: messageID, Size: rcv.size,
+		SHA256: rcv.sum(), Peer: s.peer()}
+	if s.standing() == stranger {
+		ev.Kind = mail.ReceivedFromNonERDS
+	}
+	if found.verdict != nil {
+		ev.Note = found.verdict.String()
+	}
+	if rcv.removed > 0 {
+		ev.Note = joinNotes(ev.Note, fmt.Sprintf("fields forged in our name and left out: %d", rcv.removed))
 	}
 	return ev
+}
+
+func joinNotes(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
 }
 
 func (s *session) peer() *mail.Peer {
