@@ -52,6 +52,7 @@ type site struct {
 	tls      string // submission with TLS from the start
 	password string
 	cmd      *exec.Cmd
+	reports  map[string]bool // letters that awaitReport has returned
 }
 
 const user = "user@local.test"
@@ -132,7 +133,8 @@ func prepareSite(t *testing.T, cfg siteConfig) *site {
 		}
 		cfg.dns = serveZone(t, cfg.zone)
 	}
-	s := &site{t: t, dir: cfg.dir, smtp: freeAddr(t), submit: freeAddr(t), tls: freeAddr(t)}
+	s := &site{t: t, dir: cfg.dir, smtp: freeAddr(t), submit: freeAddr(t), tls: freeAddr(t),
+		reports: make(map[string]bool)}
 	s.config = filepath.Join(s.dir, "tallypost.toml")
 	text := fmt.Sprintf(`hostname = "mx.local.test"
 domains = ["local.test"]

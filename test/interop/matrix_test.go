@@ -181,3 +181,44 @@ func TestOthersAsSender(t *testing.T) {
 		}
 	})
 }
+
+// TestOthersAsClient has another server log in to the node on the port where TLS begins with the first octet,
+// as one behind a smarthost does.
+func TestOthersAsClient(t *testing.T) {
+	forOthers(t, func(t *testing.T, start func(otherConfig) *other) {
+		s := startSite(t, siteConfig{})
+		o := start(otherConfig{smarthost: s.tls, user: user, password: s.password})
+		post(t, o.addr, letter{from: user, to: []string{user}, text: "From: " + user + "\r\nSubject: logged in\r\n\r\n"},
+			letter{from: "other@local.test", to: []string{user}, text: "From: other@local.test\r\nSubject: forged\r\n\r\n"})
+		if l := s.awaitLetters(1)[0]; !strings.Contains(l, "with ESMTPSA id") || !strings.Contains(l, "Subject: logged in") {
+			t.Errorf("not submitted:\n%s", l)
+		}
+		refused := "553 5.7.1 <other@local.test> is not an address of the account"
+		if !eventually(10*time.Second, func() bool { return strings.Contains(o.log(), refused) }) {
+			t.Errorf("%s was not told %q", o.name, refused)
+		}
+	})
+}
+
+// TestRequireTLSWhereUnknown submits a message that must not leave without REQUIRETLS (RFC 8689) for a server
+// that does not know it.
+func TestRequireTLSWhereUnknown(t *testing.T) {
+	forOthers(t, func(t *testing.T, start func(otherConfig) *other) {
+		o := start(otherConfig{})
+		s := startSite(t, siteConfig{zone: zoneOf(t, o), relay: portOf(t, o)})
+		k := dial(t, s.submit)
+		k.say("EHLO client.test", "250")
+		k = k.startTLS()
+		k.logIn(user, s.password)
+		k.hand(letter{from: user, params: "REQUIRETLS", to: []string{"box@remote.test"},
+			text: "From: " + user + "\r\nSubject: guarded\r\n\r\nsecret\r\n"})
+		r := s.awaitReport()
+		r.expectRecipient(t, map[string]string{"action": "failed", "status": "5.7."})
+		if strings.Contains(r.Original, "secret") {
+			t.Error("the report, which may go in the clear, has the body (RFC 8689, section 5)")
+		}
+		if len(o.letters()) > 0 {
+			t.Errorf("%s got the message all the same", o.name)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,10 +23,12 @@ type other struct {
 // otherConfig says what another server is to do. It keeps mail for remote.test in any case, offers TLS, and
 // takes what it is sent on loopback for every destination.
 type otherConfig struct {
+	addr      string            // empty: a free one
 	smarthost string            // takes all other mail, host and port
-	main      map[string]string // settings of Postfix
-	exim      []string          // lines of Exim's main section
-	transport []string          // lines of Exim's transport to the smarthost
+	noDSN     bool              // does not offer DSN (RFC 3461)
+	refuses   string            // a recipient for whom it says 550
+	defers    string            // one for whom it says 451
+	main      map[string]string // further settings of Postfix
 	user      string            // logs in at the smarthost, with TLS from the first octet on
 	password  string
 }
@@ -50,6 +53,16 @@ func forOthers(t *testing.T, test func(t *testing.T, start func(otherConfig) *ot
 			test(t, func(cfg otherConfig) *other { t.Helper(); return o.start(t, cfg) })
 		})
 	}
+}
+
+// What the other servers say to recipients that they do not want, as far as they let us choose.
+const refusal, deferral = "nobody of that name", "come later"
+
+func orNobody(address string) string {
+	if address == "" {
+		return "nobody@invalid"
+	}
+	return address
 }
 
 // openFolder returns a temporary folder that other users can reach: those of t.TempDir they can not.
@@ -82,6 +95,8 @@ func startPostfix(t *testing.T, cfg otherConfig) *other {
 		"message_size_limit": "52428800", "mailbox_size_limit": "0",
 		// Else lines of more than 998 octets are broken on their way out.
 		"smtp_line_length_limit": "0",
+		// Else a client waits a second for each refusal.
+		"smtpd_error_sleep_time": "0",
 		// Else 300 recipients come in transactions of 50.
 		"default_destination_recipient_limit": "1000",
 	}
@@ -94,18 +109,26 @@ func startPostfix(t *testing.T, cfg otherConfig) *other {
 		main["smtp_sasl_password_maps"] = "static:" + cfg.user + ":" + cfg.password
 		main["smtp_tls_wrappermode"], main["smtp_tls_security_level"] = "yes", "encrypt"
 	}
+	if cfg.noDSN {
+		main["smtpd_discard_ehlo_keywords"] = "dsn"
+	}
+	main["smtpd_recipient_restrictions"] = fmt.Sprintf("check_recipient_access inline:{{%s=550 5.1.1 %s},"+
+		"{%s=451 4.2.1 %s}}, permit_mynetworks, reject", orNobody(cfg.refuses), refusal, orNobody(cfg.defers), deferral)
 	for k, v := range cfg.main {
 		main[k] = v
 	}
-	p := newPostfix(t, main)
+	p := newPostfix(t, cfg.addr, main)
 	return &other{name: "Postfix", addr: p.Addr, log: p.Log,
 		letters: func() []string { return readMaildir(t, filepath.Join(boxes, "box")) }}
 }
 
 // newPostfix starts a Postfix of the test's own.
-func newPostfix(t *testing.T, main map[string]string) *peer.Postfix {
+func newPostfix(t *testing.T, addr string, main map[string]string) *peer.Postfix {
 	t.Helper()
-	p, err := peer.StartPostfix(peer.PostfixConfig{Dir: openFolder(t), Addr: freeAddr(t), Main: main})
+	if addr == "" {
+		addr = freeAddr(t)
+	}
+	p, err := peer.StartPostfix(peer.PostfixConfig{Dir: openFolder(t), Addr: addr, Main: main})
 	if errors.Is(err, peer.ErrAbsent) {
 		t.Skip(err)
 	}
@@ -131,11 +154,20 @@ func startExim(t *testing.T, cfg otherConfig) *other {
 			t.Fatal(err)
 		}
 	}
-	c := peer.EximConfig{Dir: openFolder(t), Addr: freeAddr(t), Cert: cert, Key: key,
-		MailDomains: []string{"remote.test"}, Smarthost: cfg.smarthost, Main: cfg.exim,
+	c := peer.EximConfig{Dir: openFolder(t), Addr: cfg.addr, Cert: cert, Key: key,
+		MailDomains: []string{"remote.test"}, Smarthost: cfg.smarthost,
 		// Else a message with a longer line is returned.
-		Transport: append([]string{"message_linelength_limit = 10000000", "max_rcpt = 1000"}, cfg.transport...),
-		User:      cfg.user, Password: cfg.password}
+		Transport: []string{"message_linelength_limit = 10000000", "max_rcpt = 1000"},
+		User:      cfg.user, Password: cfg.password, NoDSN: cfg.noDSN}
+	if c.Addr == "" {
+		c.Addr = freeAddr(t)
+	}
+	if cfg.refuses != "" {
+		c.RCPT = append(c.RCPT, "deny recipients = "+cfg.refuses+"\n       message = "+refusal)
+	}
+	if cfg.defers != "" {
+		c.RCPT = append(c.RCPT, "defer recipients = "+cfg.defers+"\n       message = "+deferral)
+	}
 	if cfg.user != "" {
 		c.Transport = append(c.Transport, "protocol = smtps")
 	}

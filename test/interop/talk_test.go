@@ -3,6 +3,7 @@ package interop
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"strings"
@@ -42,6 +43,12 @@ func (k *talk) startTLS() *talk {
 	k.conn, k.r = conn, bufio.NewReader(conn)
 	k.say("EHLO client.test", "250")
 	return k
+}
+
+// logIn authenticates with PLAIN (RFC 4616).
+func (k *talk) logIn(user, password string) {
+	k.t.Helper()
+	k.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)), "235")
 }
 
 // write sends octets as they are.

@@ -30,7 +30,9 @@ type EximConfig struct {
 	Dir         string   // an empty folder that the Debian-exim user can reach
 	Addr        string   // an address of loopback, host and port
 	Main        []string // further lines of the main section
+	RCPT        []string // statements that judge a recipient before all are accepted
 	Cert, Key   string   // PEM files; empty: no TLS is offered
+	NoDSN       bool     // does not offer DSN (RFC 3461)
 	MailDomains []string // domains whose mail, for any mailbox, goes to the Maildir Dir/box
 	// Smarthost takes all other mail, host and port; empty: there is none, such mail is refused.
 	Smarthost string
@@ -60,7 +62,8 @@ func StartExim(cfg EximConfig) (*Exim, error) {
 	if err := e.configure(cfg); err != nil {
 		return nil, err
 	}
-	if out, err := e.Command("-bV").CombinedOutput(); err != nil {
+	// Without the libraries or the user that it was built for it does not even tell its version.
+	if out, err := exec.Command(path, "-C", "/dev/null", "-bV").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s -bV: %w: %s", ErrAbsent, path, err, out)
 	}
 	// -q1s: a queue run every second, as a test wants no longer wait.
@@ -120,7 +123,7 @@ func (e *Exim) text(cfg EximConfig) string {
 	line("smtp_accept_queue_per_connection = 100000")
 	line("message_size_limit = 50M")
 	line("recipients_max = 5000")
-	line("dsn_advertise_hosts = *")
+	line("dsn_advertise_hosts = %s", ifElse(cfg.NoDSN, "", "*"))
 	line("smtputf8_advertise_hosts = *")
 	line("acl_smtp_rcpt = all")
 	line("tls_advertise_hosts = %s", ifElse(cfg.Cert != "", "*", ""))
@@ -130,7 +133,10 @@ func (e *Exim) text(cfg EximConfig) string {
 	for _, l := range cfg.Main {
 		line("%s", l)
 	}
-	line("begin acl\nall:\n  accept")
+	line("begin acl\nall:")
+	for _, l := range append(cfg.RCPT, "accept") {
+		line("  %s", l)
+	}
 	line("begin routers")
 	if len(cfg.MailDomains) > 0 {
 		line("boxes:\n  driver = accept\n  domains = %s\n  transport = maildir", strings.Join(cfg.MailDomains, " : "))
