@@ -274,3 +274,93 @@ func cpuTime() time.Duration {
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkQueueGrowth is BenchmarkThrough with 1 KiB from 20 writers while ever more deferred messages, to a
+// thousand destinations, wait in the queue.
+func BenchmarkQueueGrowth(b *testing.B) {
+	for _, n := range []int{1e3, 1e4, 1e5} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			store, err := queue.OpenDisk(queue.DiskConfig{Dir: diskDir(b)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			fillQueue(b, store, n)
+			benchAccept(b, store, 1<<10, 20, false)
+		})
+	}
+}
+
+// BenchmarkStart is the start with 100,000 deferred messages in the queue: after a clean end, and after a
+// crash.
+func BenchmarkStart(b *testing.B) {
+	for _, clean := range []bool{true, false} {
+		b.Run(map[bool]string{true: "clean", false: "crash"}[clean], func(b *testing.B) {
+			dir := diskDir(b)
+			store, err := queue.OpenDisk(queue.DiskConfig{Dir: dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			fillQueue(b, store, 1e5)
+			if clean {
+				store.Close()
+			} else {
+				crashed := diskDir(b) // as the files are now, without what Close would put in order
+				if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil {
+					b.Fatal(err)
+				}
+				store.Close()
+				dir = crashed
+			}
+			for b.Loop() {
+				store, err := queue.OpenDisk(queue.DiskConfig{Dir: dir})
+				if err != nil {
+					b.Fatal(err)
+				}
+				q, err := queue.Open(queue.Config{}, store, new(leaves), &postman{}, nil, clock.Real{}, quiet())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n := q.Stats().Messages; n != 1e5 {
+					b.Fatalf("%d messages", n)
+				}
+				b.StopTimer()
+				store.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// fillQueue puts messages of 1 KiB into a store that wait for an hour.
+func fillQueue(b *testing.B, store queue.Store, n int) {
+	b.Helper()
+	q, err := queue.Open(queue.Config{}, store, new(leaves), &postman{}, nil, clock.Real{}, quiet())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- q.Run(ctx) }()
+	var left atomic.Int64
+	left.Store(int64(n))
+	body := make([]byte, 1<<10)
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			for i := left.Add(-1); i >= 0; i = left.Add(-1) {
+				env := envelope("sender@example.org", fmt.Sprintf("user@d%d.example", i%1000))
+				env.HoldUntil = time.Now().Add(time.Hour)
+				m := q.NewMessage()
+				m.Write(body)
+				if _, err := m.Commit(context.Background(), benchPrefix, env, mail.Event{}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	cancel()
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
+}

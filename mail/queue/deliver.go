@@ -92,6 +92,11 @@ func callDeliver(ctx context.Context, to Deliverer, d *Delivery) (results []Resu
 	if n := len(d.Envelope.Recipients); len(results) != n {
 		return nil, fmt.Errorf("%d results for %d recipients", len(results), n)
 	}
+	for i := range results {
+		if results[i].Outcome > Failed {
+			return nil, fmt.Errorf("result %v", results[i].Outcome)
+		}
+	}
 	return results, nil
 }
 
@@ -168,8 +173,6 @@ func (q *Queue) judge(m *message, which []int, results []Result, now time.Time) 
 	for k, i := range which {
 		r, t := &results[k], &m.rcpts[i]
 		switch {
-		case r.Outcome > Failed:
-			r.Outcome = Deferred
 		case r.Outcome != Deferred:
 		case t.drop:
 			*r = droppedResult

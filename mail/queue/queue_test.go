@@ -73,15 +73,20 @@ func (r *recorder) wait(t testing.TB, n int) []seen {
 
 func (r *rig) empty() bool { return r.q.Stats().Messages == 0 }
 
-// advance moves the clock to the next time that somebody waits for, until f holds.
+// advance moves the clock to the next time that somebody waits for, until f holds. Before each step whoever
+// was woken gets the time to act.
 func (r *rig) advance(what string, f func() bool) {
 	r.t.Helper()
 	for range 3000 {
-		for range 3 {
+		for quiet := 0; quiet < 3; quiet++ {
 			if f() {
 				return
 			}
-			time.Sleep(300 * time.Microsecond)
+			time.Sleep(20 * time.Microsecond)
+			s := r.q.Stats()
+			if s.States[queue.StateDue]+s.States[queue.StateActive] > 0 {
+				quiet = 0
+			}
 		}
 		if next, ok := r.clk.Next(); ok {
 			r.clk.Set(next)

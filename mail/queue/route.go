@@ -250,7 +250,7 @@ func (q *Queue) unpark(full *route) {
 		q.crowd.parked = append(q.crowd.parked, full.parked...)
 		full.parked = nil
 	}
-	if len(q.crowd.parked) > 0 && q.readyJobs < q.cfg.MaxActive*3/4 {
+	if len(q.crowd.parked) > 0 && q.readyJobs <= q.cfg.MaxActive/2 {
 		q.release(&q.crowd)
 	}
 }
