@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/tallypost/tallypost/test/peer"
@@ -26,6 +27,8 @@ type otherConfig struct {
 	addr      string            // empty: a free one
 	smarthost string            // takes all other mail, host and port
 	noDSN     bool              // does not offer DSN (RFC 3461)
+	noBDAT    bool              // neither offers nor uses CHUNKING (RFC 3030)
+	gullible  bool              // takes line ends for what they are not, as far as it still can be told to
 	refuses   string            // a recipient for whom it says 550
 	defers    string            // one for whom it says 451
 	main      map[string]string // further settings of Postfix
@@ -109,8 +112,16 @@ func startPostfix(t *testing.T, cfg otherConfig) *other {
 		main["smtp_sasl_password_maps"] = "static:" + cfg.user + ":" + cfg.password
 		main["smtp_tls_wrappermode"], main["smtp_tls_security_level"] = "yes", "encrypt"
 	}
+	var discard []string
 	if cfg.noDSN {
-		main["smtpd_discard_ehlo_keywords"] = "dsn"
+		discard = append(discard, "dsn")
+	}
+	if cfg.noBDAT {
+		discard = append(discard, "chunking")
+	}
+	main["smtpd_discard_ehlo_keywords"] = strings.Join(discard, " ")
+	if cfg.gullible {
+		main["smtpd_forbid_bare_newline"], main["smtpd_forbid_unauth_pipelining"] = "no", "no"
 	}
 	main["smtpd_recipient_restrictions"] = fmt.Sprintf("check_recipient_access inline:{{%s=550 5.1.1 %s},"+
 		"{%s=451 4.2.1 %s}}, permit_mynetworks, reject", orNobody(cfg.refuses), refusal, orNobody(cfg.defers), deferral)
@@ -161,6 +172,13 @@ func startExim(t *testing.T, cfg otherConfig) *other {
 		User:      cfg.user, Password: cfg.password, NoDSN: cfg.noDSN}
 	if c.Addr == "" {
 		c.Addr = freeAddr(t)
+	}
+	if cfg.noBDAT {
+		c.Main = append(c.Main, "chunking_advertise_hosts =")
+		c.Transport = append(c.Transport, "hosts_try_chunking =")
+	}
+	if cfg.gullible {
+		c.Main = append(c.Main, "smtp_enforce_sync = false")
 	}
 	if cfg.refuses != "" {
 		c.RCPT = append(c.RCPT, "deny recipients = "+cfg.refuses+"\n       message = "+refusal)
