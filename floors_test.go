@@ -39,6 +39,7 @@ var floors = map[string][]string{
 	"mail/tlspolicy":        {"@ground", "mail"},
 	"mail/dsn":              {"@ground", "mail"},
 	"mail/srs":              {"mail"},
+	"mail/milter":           {},
 	"bitcoin/secp":          {},
 	"bitcoin/script":        {"bitcoin", "bitcoin/secp"},
 	"bitcoin/wire":          {"bitcoin", "bitcoin/secp", "bitcoin/secp/ellswift"},
@@ -51,16 +52,17 @@ var floors = map[string][]string{
 	"bridge/evidence":   {"mail", "bitcoin", "bridge/tlog"},
 
 	// 4 keepers
-	"mail/queue":           {"@ground", "@mailrules", "mail"},
-	"mail/queue/queuetest": {"mail", "mail/queue"}, // tests only
-	"mail/account":         {"@ground", "@mailrules", "mail"},
-	"mail/mailbox":         {"@ground", "@mailrules", "mail"},
-	"mail/reputation":      {"@ground", "mail"},
-	"mail/keyring":         {"@ground", "@mailrules", "mail"},
-	"mail/relay":           {"@ground", "@mailrules", "mail", "mail/queue"},
-	"bitcoin/blockstore":   {"@ground", "@bitcoinrules", "bitcoin"},
-	"bitcoin/mempool":      {"@ground", "@bitcoinrules", "bitcoin"},
-	"bridge/eventlog":      {"@ground", "mail", "mail/queue", "bridge/tlog"},
+	"mail/queue":             {"@ground", "@mailrules", "mail"},
+	"mail/queue/queuetest":   {"mail", "mail/queue"}, // tests only
+	"mail/milter/miltertest": {},                     // tests only
+	"mail/account":           {"@ground", "@mailrules", "mail"},
+	"mail/mailbox":           {"@ground", "@mailrules", "mail"},
+	"mail/reputation":        {"@ground", "mail"},
+	"mail/keyring":           {"@ground", "@mailrules", "mail"},
+	"mail/relay":             {"@ground", "@mailrules", "mail", "mail/queue"},
+	"bitcoin/blockstore":     {"@ground", "@bitcoinrules", "bitcoin"},
+	"bitcoin/mempool":        {"@ground", "@bitcoinrules", "bitcoin"},
+	"bridge/eventlog":        {"@ground", "mail", "mail/queue", "bridge/tlog"},
 
 	// 5 movers
 	"mail/intake": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "mail/mailbox",
@@ -99,7 +101,7 @@ var floors = map[string][]string{
 var groups = map[string][]string{
 	"@ground":       {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
 	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/wire", "bitcoin/consensus"},
-	"@mailrules":    {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs"},
+	"@mailrules":    {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs", "mail/milter"},
 }
 
 func TestFloors(t *testing.T) {
