@@ -9,10 +9,12 @@ package intake
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/tallypost/tallypost/internal/dns"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
+	"github.com/tallypost/tallypost/mail/dkim"
 	"github.com/tallypost/tallypost/mail/dmarc"
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/smtp"
@@ -51,7 +54,14 @@ type Config struct {
 	Weighers    []Weigher
 	SampleBytes int
 
+	// Signer returns who signs for a domain of ours; nil, as no Signer at all: nobody does.
+	Signer func(mail.Domain) *dkim.Signer
+	Bulk   Bulk
+
 	Backups []Backup
+	// Takes, if set, reports whether mail for an address of ours that is neither an account nor an alias
+	// is wanted all the same: reports, that no mailbox gets.
+	Takes func(mail.Address) bool
 	// SRS undoes the rewriting of senders that the relay did. nil: such addresses are not known.
 	SRS *srs.Rewriter
 }
@@ -64,6 +74,7 @@ func (c *Config) fill() {
 		c.DMARC = DMARCEnforce
 	}
 	c.Thresholds.fill()
+	c.Bulk.fill()
 }
 
 // Intake makes sessions.
@@ -80,6 +91,9 @@ type Intake struct {
 	backups    map[mail.Domain]*recipients
 	digest     *digest
 	headers    headerBudget
+	signing    chan struct{} // holds one for each message that is being signed
+	bulk       *meter[[sha256.Size]byte]
+	bulkTold   *meter[mail.Address]
 	dnsTimeout time.Duration
 	clock      clock.Clock
 	log        *slog.Logger
@@ -94,6 +108,9 @@ func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string,
 		digest: newDigest(clk.Now()), dnsTimeout: dnsTimeout, clock: clk, log: log,
 		sealers: make(map[mail.Domain]bool), backups: make(map[mail.Domain]*recipients)}
 	in.limits = newLimiter(cfg.Limits, in.mayRelay, clk.Now)
+	in.signing = make(chan struct{}, runtime.GOMAXPROCS(0))
+	in.bulk = newMeter[[sha256.Size]byte](cfg.Bulk.Recipients)
+	in.bulkTold = newMeter[mail.Address](bulkNotice)
 	for _, d := range cfg.TrustedSealers {
 		in.sealers[d] = true
 	}

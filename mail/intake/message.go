@@ -2,7 +2,6 @@ package intake
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 
@@ -20,7 +19,7 @@ func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	msg := s.in.queue.NewMessage()
 	defer msg.Abort()
-	rcv := s.receiver(msg)
+	rcv, sub := s.receiver(msg)
 	defer rcv.release()
 	if _, err := io.Copy(rcv, r); err != nil {
 		return smtp.Reply{}, queueReply(err)
@@ -35,10 +34,16 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 		return smtp.Reply{}, refuse(554, "5.4.6", "mail loop: the message has passed %d servers", n)
 	}
 	found, err := s.weigh(ctx, rcv)
+	if sub != nil {
+		found.back, err = sub.finish(ctx)
+	}
 	if err != nil {
 		return smtp.Reply{}, err
 	}
 	trace, messageID := s.trace(msg.ID(), rcv, found.id)
+	if sub != nil {
+		messageID = sub.messageID
+	}
 	ev := s.event(messageID, rcv, found)
 	prefix := append(found.front, trace...)
 	receipt, err := msg.Commit(ctx, append(prefix, found.back...), s.env, ev)
@@ -48,12 +53,16 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	s.in.log.Info("accepted", "msg", receipt.ID, "from", s.env.From,
 		"rcpts", len(s.env.Recipients), "size", rcv.size, "peer", s.conn.RemoteIP(),
 		"account", s.conn.Account(), "log", receipt.Index, "verdict", ev.Note)
+	if sub != nil {
+		sub.warn(ctx)
+	}
 	return smtp.Reply{Code: 250, Enhanced: "2.0.0",
 		Text: fmt.Sprintf("%s queued log=%s#%d", receipt.ID, s.in.origin, receipt.Index)}, nil
 }
 
-// receiver returns the receiver of a message, with those who want to see it come in.
-func (s *session) receiver(msg *queue.Incoming) *receiver {
+// receiver returns the receiver of a message, with those who want to see it come in; the submission is nil
+// for a stranger's.
+func (s *session) receiver(msg *queue.Incoming) (*receiver, *submission) {
 	rcv := newReceiver(msg, &s.in.headers)
 	who := s.standing()
 	if who != friend { // whose fields are of a server of our own
@@ -66,8 +75,12 @@ func (s *session) receiver(msg *queue.Incoming) *receiver {
 			rcv.sample = &sample{most: n}
 			rcv.witnesses = append(rcv.witnesses, rcv.sample)
 		}
+		return rcv, nil
 	}
-	return rcv
+	sub := s.newSubmission()
+	rcv.private = isPrivate
+	rcv.witnesses = append(rcv.witnesses, sub)
+	return rcv, sub
 }
 
 // forged reports whether a field pretends to be ours.
@@ -144,8 +157,7 @@ func count(h mail.Header, name string) (n int) {
 // maxMessageID bounds what the log keeps of a Message-ID, in octets: a line of RFC 5322.
 const maxMessageID = 998
 
-// trace returns the fields that go in front of every message, and the Message-ID it has then. A message
-// that was submitted gets the Date and Message-ID it lacks (RFC 6409, section 8).
+// trace returns the fields that go in front of every message, and its Message-ID.
 func (s *session) trace(id mail.ID, msg *receiver, who *identity) (prefix []byte, messageID string) {
 	header := msg.header
 	now := s.in.clock.Now()
@@ -160,18 +172,6 @@ func (s *session) trace(id mail.ID, msg *receiver, who *identity) (prefix []byte
 	prefix = rcv.field()
 	messageID = header.Get("Message-ID")
 	messageID = messageID[:min(len(messageID), maxMessageID)]
-	if !s.conn.Submission() {
-		return prefix, messageID
-	}
-	if messageID == "" {
-		var b [12]byte
-		rand.Read(b[:])
-		messageID = fmt.Sprintf("<%s.%x@%s>", id, b, s.in.cfg.Hostname)
-		prefix = fmt.Appendf(prefix, "Message-ID: %s\r\n", messageID)
-	}
-	if count(header, "Date") == 0 {
-		prefix = fmt.Appendf(prefix, "Date: %s\r\n", now.Format(mail.DateLayout))
-	}
 	return prefix, messageID
 }
 

@@ -24,10 +24,11 @@ type witness interface {
 // whole, put in order and shown to the witnesses, the body passes through. What is kept goes into
 // the queue.
 //
-// What is kept is what came in, but for two things. Fields that somebody forged in our name are left out:
-// Authentication-Results with our name on them (RFC 8601, section 5) and our verdict. And where a line
-// that is no field ends the header, as every other server has it, the empty line that was missing is put
-// in front of it, so that nobody behind us reads the rest as header and sees another author.
+// What is kept is what came in, but for three things. Fields that somebody forged in our name are left
+// out: Authentication-Results with our name on them (RFC 8601, section 5) and our verdict. So is what
+// a submission hides from its recipients (see isPrivate). And where a line that is no field ends the
+// header, as every other server has it, the empty line that was missing is put in front of it, so that
+// nobody behind us reads the rest as header and sees another author.
 //
 // Size and digest are those of what is kept, for the event of acceptance must be provable from
 // the copy in the mailbox. Of a message with forged fields that is not all that was sent; what was left
@@ -37,6 +38,7 @@ type receiver struct {
 	hash      hash.Hash
 	size      int64
 	forged    func(mail.Field) bool // nil: nothing is left out
+	private   func(mail.Field) bool // likewise: what a submission does not show to its recipients
 	witnesses []witness
 	sample    *sample // one of witnesses; nil where nobody wants to see the text
 	// hold keeps the header out of msg: a filter may still change it, and accept puts it in front.
@@ -175,23 +177,31 @@ func (r *receiver) begin() error {
 	return r.body(body)
 }
 
-// mend leaves forged fields out, and ends the header with an empty line where a line that is no field did.
+// mend leaves forged and private fields out, and ends the header with an empty line where a line that
+// is no field did.
 func (r *receiver) mend(open bool) error {
-	for _, f := range r.header.Fields {
-		if r.forged != nil && r.forged(f) {
+	var drop []int // indexes
+	for i, f := range r.header.Fields {
+		forged := r.forged != nil && r.forged(f)
+		if forged {
 			r.removed++
 		}
+		if forged || r.private != nil && r.private(f) {
+			drop = append(drop, i)
+		}
 	}
-	if r.removed == 0 && !open {
+	if drop == nil && !open {
 		return nil
 	}
 	kept := make([]byte, 0, len(r.raw)+2)
 	end := 0
-	for _, f := range r.header.Fields {
+	for i, f := range r.header.Fields {
 		end += len(f.Raw)
-		if r.removed == 0 || !r.forged(f) {
-			kept = append(kept, f.Raw...)
+		if len(drop) > 0 && drop[0] == i {
+			drop = drop[1:]
+			continue
 		}
+		kept = append(kept, f.Raw...)
 	}
 	kept = append(kept, r.raw[end:]...)
 	if open {

@@ -140,6 +140,9 @@ func (s *session) lookUp(addr mail.Address, to mail.Recipient) ([]mail.Recipient
 		return s.reverse(addr, to)
 	}
 	targets, err := in.accounts.Resolve(addr)
+	if errors.Is(err, account.ErrUnknown) && in.cfg.Takes != nil && in.cfg.Takes(addr) {
+		return []mail.Recipient{to}, nil
+	}
 	if errors.Is(err, account.ErrAliasLoop) {
 		in.log.Error("alias cannot be followed", "address", addr, "err", err)
 		return nil, refuse(451, "4.3.5",
