@@ -214,11 +214,21 @@ func (w *world) promises(fs vfs.FS) error {
 		for _, to := range m.to {
 			n := w.got[m.text+" "+to]
 			if bad := strings.HasPrefix(to, "bad"); bad && !w.reported(id) || !bad && n == 0 {
-				return fmt.Errorf("message %v to %s was acknowledged and came nowhere", id, to)
+				return fmt.Errorf("message %v to %s was acknowledged and came nowhere\n%s", id, to, w.story(fs, id))
 			}
 		}
 	}
 	return w.entries(fs)
+}
+
+// story is what the store knows of a message, for who has to find out what happened.
+func (w *world) story(fs vfs.FS, id mail.ID) (story string) {
+	w.live(fs, func(q *queue.Queue, _ *clock.Mock) {
+		x, err := q.Show(context.Background(), id)
+		b, _ := json.MarshalIndent(x, "", "  ")
+		story = fmt.Sprintf("%s %v", b, err)
+	})
+	return story
 }
 
 func (w *world) reported(id mail.ID) bool {

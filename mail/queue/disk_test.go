@@ -139,6 +139,7 @@ func TestStragglersAreMoved(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	fs := durable.NewFaults(nil)
 	release := make(chan bool)
 	post := &postman{deliver: func(_ context.Context, d *queue.Delivery) []queue.Result {

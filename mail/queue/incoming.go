@@ -96,14 +96,14 @@ func (m *Incoming) grow() error {
 		return nil
 	}
 	if m.body == nil {
-		body, err := m.q.store.NewBody(m.id)
+		body, err := m.q.newBody(m.id)
 		if err != nil {
 			return err
 		}
 		m.body = body
 	}
 	if _, err := m.body.Write(m.buf[prefixRoom:]); err != nil {
-		return err
+		return m.q.noteBroken(err)
 	}
 	m.buf = m.buf[:prefixRoom]
 	return nil
@@ -166,7 +166,7 @@ func (m *Incoming) Commit(ctx context.Context, prefix []byte, env mail.Envelope,
 func (m *Incoming) seal(prefix []byte) error {
 	whole := m.body == nil && len(prefix) <= prefixRoom
 	if m.body == nil {
-		body, err := m.q.store.NewBody(m.id)
+		body, err := m.q.newBody(m.id)
 		if err != nil {
 			return err
 		}
@@ -178,9 +178,9 @@ func (m *Incoming) seal(prefix []byte) error {
 		octets, prefix = m.buf[prefixRoom-len(prefix):], nil
 	}
 	if _, err := m.body.Write(octets); err != nil {
-		return err
+		return m.q.noteBroken(err)
 	}
-	return m.body.Seal(prefix)
+	return m.q.noteBroken(m.body.Seal(prefix))
 }
 
 // keep leaves the message in memory for the first attempt, if it is whole there and there is room.

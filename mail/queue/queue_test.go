@@ -156,28 +156,40 @@ func TestBodySizes(t *testing.T) {
 	}
 }
 
-// RFC 5321, section 4.5.4.1: tried again at growing intervals, and told apart by recipient.
-func TestBackoff(t *testing.T) {
-	var mu sync.Mutex
-	var at []time.Duration
-	post := &postman{}
-	r := newRig(t, queue.Config{}, nil, post)
-	post.deliver = func(_ context.Context, d *queue.Delivery) []queue.Result {
-		mu.Lock()
-		defer mu.Unlock()
-		at = append(at, r.clk.Now().Sub(start))
-		return same(d, later("450 4.2.0 later"))
-	}
-	count := func() int { mu.Lock(); defer mu.Unlock(); return len(at) }
-	r.run()
-	r.submit(envelope("a@example.org", "b@example.com"), text)
-	r.advance("10 attempts", func() bool { return count() >= 10 })
-	r.stop()
-	want := []float64{0, 5, 10, 20, 40, 80, 147, 213, 280, 347} // minutes
-	for i, d := range at[:10] {
-		if m := d.Minutes(); m < want[i]*0.75 || m > want[i]*1.25+0.1 {
-			t.Errorf("attempt %d after %.1f minutes, want about %.0f", i+1, m, want[i])
+// step waits until a message is put off, or done, and moves the clock to its next attempt. It returns the wait,
+// zero if the message is done.
+func (r *rig) step(id mail.ID) (wait time.Duration) {
+	r.t.Helper()
+	var due time.Time
+	eventually(r.t, "the end of an attempt", func() bool {
+		x, err := r.q.Show(context.Background(), id)
+		if err != nil {
+			r.t.Fatal(err)
 		}
+		due = x.Recipients[0].Due
+		return x.Done || x.Recipients[0].State == queue.StateDeferred && due.After(r.clk.Now())
+	})
+	if due.IsZero() {
+		return 0
+	}
+	wait = due.Sub(r.clk.Now())
+	r.clk.Set(due)
+	return wait
+}
+
+// RFC 5321, section 4.5.4.1: tried again at growing intervals.
+func TestBackoff(t *testing.T) {
+	post := newRecorder(later("450 4.2.0 later"))
+	r := newRig(t, queue.Config{}, nil, &post.postman)
+	r.run()
+	id := r.submit(envelope("a@example.org", "b@example.com"), text).ID
+	for i := range 10 {
+		age := r.clk.Now().Sub(start)
+		want := min(max(age, 5*time.Minute), 4000*time.Second)
+		if wait := r.step(id); wait < want*9/10 || wait > want*11/10 {
+			t.Errorf("wait after attempt %d, at the age of %v: %v, want about %v", i+1, age, wait, want)
+		}
+		post.wait(t, i+2)
 	}
 }
 
@@ -195,6 +207,7 @@ func TestExpiry(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			inbox := newRecorder()
 			post := &postman{deliver: func(ctx context.Context, d *queue.Delivery) []queue.Result {
 				if d.Route == "local" {
@@ -207,10 +220,12 @@ func TestExpiry(t *testing.T) {
 			env := envelope(tt.from, "b@example.com")
 			env.Recipients[0].Notify = tt.notify
 			receipt := r.submit(env, text)
-			r.advance("the end of the message", r.empty)
-			if age := r.clk.Now().Sub(start); age < 5*24*time.Hour || age > 5*24*time.Hour+2*time.Hour {
+			for r.step(receipt.ID) > 0 {
+			}
+			if age := r.clk.Now().Sub(start); age != 5*24*time.Hour {
 				t.Errorf("given up after %v", age)
 			}
+			eventually(t, "the report is delivered", r.empty)
 			r.stop()
 			got := inbox.all()
 			if len(got) != tt.reports {
@@ -242,12 +257,12 @@ func TestDelayWarning(t *testing.T) {
 		want   int
 	}{{0, 1}, {mail.NotifyFailure, 0}, {mail.NotifyDelay | mail.NotifyFailure, 1}, {mail.NotifyNever, 0}} {
 		inbox := newRecorder()
-		var told time.Duration
+		var told atomic.Int64
 		post := &postman{}
 		r := newRig(t, queue.Config{}, nil, post)
 		post.deliver = func(ctx context.Context, d *queue.Delivery) []queue.Result {
 			if d.Route == "local" {
-				told = r.clk.Now().Sub(start)
+				told.Store(int64(r.clk.Now().Sub(start)))
 				return inbox.deliver(ctx, d)
 			}
 			return same(d, later("450 4.2.0 later"))
@@ -255,14 +270,18 @@ func TestDelayWarning(t *testing.T) {
 		r.run()
 		env := envelope("a@local.example", "b@example.com")
 		env.Recipients[0].Notify = tt.notify
-		r.submit(env, text)
-		r.advance("12 hours", func() bool { return r.clk.Now().Sub(start) > 12*time.Hour })
+		id := r.submit(env, text).ID
+		for r.clk.Now().Sub(start) < 12*time.Hour {
+			r.step(id)
+			eventually(t, "the warning is delivered", func() bool { return r.q.Stats().Messages == 1 })
+		}
 		r.stop()
 		if got := inbox.all(); len(got) != tt.want {
 			t.Errorf("NOTIFY %d: %d warnings, want %d", tt.notify, len(got), tt.want)
 		}
-		if tt.want > 0 && (told < 4*time.Hour || told > 5*time.Hour+15*time.Minute) {
-			t.Errorf("warned after %v", told)
+		at := time.Duration(told.Load())
+		if tt.want > 0 && (at < 4*time.Hour || at > 5*time.Hour+15*time.Minute) {
+			t.Errorf("warned after %v", at)
 		}
 	}
 }
@@ -349,11 +368,25 @@ func TestFutureRelease(t *testing.T) {
 	r.run()
 	env := envelope("a@example.org", "b@example.com")
 	env.HoldUntil = start.Add(36 * time.Hour)
-	r.submit(env, text)
+	id := r.submit(env, text).ID
 	r.restart()
-	r.advance("delivery", func() bool { return len(post.all()) > 0 })
-	if at := r.clk.Now(); at.Before(env.HoldUntil) || at.After(env.HoldUntil.Add(time.Minute)) {
-		t.Errorf("delivered at %v", at)
+	if wait := r.step(id); wait != 36*time.Hour || len(post.all()) != 0 {
+		t.Errorf("first attempt after %v", wait)
+	}
+	post.wait(t, 1)
+}
+
+// A clock that was set back leads to no id twice.
+func TestClockSetBack(t *testing.T) {
+	r := newRig(t, queue.Config{}, nil, &postman{})
+	r.run()
+	last := r.submit(envelope("a@example.org", "b@example.com"), text).ID
+	eventually(t, "the end", r.empty)
+	r.stop()
+	r.clk.Set(start.Add(-time.Hour))
+	r.restart()
+	if id := r.submit(envelope("a@example.org", "b@example.com"), text).ID; id != last+1 {
+		t.Errorf("id %v after %v", id, last)
 	}
 }
 

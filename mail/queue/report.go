@@ -168,7 +168,7 @@ func (q *Queue) writeReport(m *message, r *Report, cached []byte) (*message, *op
 
 // writeBody puts a message that was made here into the store.
 func (q *Queue) writeBody(id mail.ID, text []byte) (Body, error) {
-	body, err := q.store.NewBody(id)
+	body, err := q.newBody(id)
 	if err != nil {
 		return nil, err
 	}

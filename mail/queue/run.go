@@ -70,10 +70,19 @@ func Open(cfg Config, store Store, journal Journal, deliver Deliverer, report Re
 	if err := q.checkVersion(); err != nil {
 		return nil, err
 	}
-	if err := q.survey(); err != nil {
+	if err := errors.Join(q.survey(), q.skipIDs()); err != nil {
 		return nil, fmt.Errorf("open the queue: %w", err)
 	}
 	return q, nil
+}
+
+// skipIDs keeps ids unique where the clock is behind what it was: it looks for those of the future.
+func (q *Queue) skipIDs() error {
+	now := mail.ID(q.clk.Now().UnixMicro()) << 12
+	return q.store.Scan(idKey(spaceHistory, now), []byte{spaceHistory + 1}, func(key, _ []byte) bool {
+		q.ids.Skip(keyID(key))
+		return true
+	})
 }
 
 // checkVersion refuses a store that a newer program has written, and marks a new one as ours.
@@ -166,6 +175,13 @@ func (q *Queue) Run(ctx context.Context) error {
 	if cerr := <-committed; err == nil {
 		err = cerr
 	}
+	select {
+	case ferr := <-q.failed:
+		if err == nil {
+			err = ferr
+		}
+	default:
+	}
 	return err
 }
 
@@ -201,10 +217,23 @@ func (q *Queue) Accepting() error {
 	if err := q.committer.accepting(); err != nil {
 		return err
 	}
-	body, err := q.store.NewBody(q.ids.Next(q.clk.Now()))
+	body, err := q.newBody(q.ids.Next(q.clk.Now()))
 	if err != nil {
 		return err
 	}
 	body.Abort()
 	return nil
+}
+
+// newBody begins a body. A store that is broken ends the queue, whoever finds out.
+func (q *Queue) newBody(id mail.ID) (Body, error) {
+	body, err := q.store.NewBody(id)
+	return body, q.noteBroken(err)
+}
+
+func (q *Queue) noteBroken(err error) error {
+	if errors.Is(err, ErrBroken) {
+		q.fail(err)
+	}
+	return err
 }
