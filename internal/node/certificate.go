@@ -63,7 +63,7 @@ func openCertificates(cfg Config, log *slog.Logger) (*certificates, error) {
 func (c *certificates) load() error {
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
-		return err
+		return fmt.Errorf("certificate %s with key %s: %w", c.cert, c.key, err)
 	}
 	c.read = c.times()
 	c.current = &pair
