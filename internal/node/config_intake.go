@@ -10,6 +10,7 @@ import (
 
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/intake"
+	"github.com/tallypost/tallypost/mail/milter"
 )
 
 // Intake is what is taken from whom, and what is thought of it.
@@ -23,6 +24,7 @@ type Intake struct {
 	Limits   IntakeLimits   `toml:"limits"`
 	Greylist IntakeGreylist `toml:"greylist"`
 	Lists    []IntakeList   `toml:"list,omitempty" comment:"lists of addresses in the DNS"`
+	Filters  []IntakeFilter `toml:"filter,omitempty" comment:"programs that are asked by the milter protocol"`
 }
 
 // IntakeLimits bound what clients can make the server do; smtp.relay_from is exempt from most.
@@ -50,6 +52,16 @@ type IntakeList struct {
 	Zone    string   `toml:"zone"`
 	Points  float64  `toml:"points" comment:"negative for a list of good addresses"`
 	Answers []string `toml:"answers,omitempty" comment:"those that count, as 127.0.0.4-7; empty: 127.0.0.2-255"`
+}
+
+// IntakeFilter is a program that is asked about messages by the milter protocol.
+type IntakeFilter struct {
+	Name       string   `toml:"name" comment:"for replies, verdicts and the log"`
+	Address    string   `toml:"address" comment:"unix:/path or host:port"`
+	Timeout    Duration `toml:"timeout" comment:"for each answer; ten times that at the end of a message; 0s: 30s"`
+	FailClosed bool     `toml:"fail_closed" comment:"defer mail while it does not answer, rather than do without"`
+	Inbound    bool     `toml:"inbound" comment:"ask it about mail that comes in"`
+	Submission bool     `toml:"submission" comment:"ask it about mail that accounts send"`
 }
 
 // BackupMX is a domain that this server takes mail for while the domain's own servers cannot.
@@ -138,6 +150,22 @@ func (c *Config) validateIntake(bad func(format string, args ...any)) {
 	if in.Greylist.Enabled && in.Greylist.Delay <= 0 {
 		bad("intake.greylist.delay: not positive")
 	}
+	names := make(map[string]bool)
+	for _, f := range in.Filters {
+		if _, _, err := milter.ParseAddress(f.Address); err != nil {
+			bad("intake.filter: %w", err)
+		}
+		if f.Name == "" || names[f.Name] || strings.ContainsFunc(f.Name, notPlain) {
+			bad("intake.filter: name %q: want a word of letters, digits, - and _, each a different one", f.Name)
+		}
+		if !f.Inbound && !f.Submission {
+			bad("intake.filter: %s: set inbound or submission: else it is asked nothing", f.Name)
+		}
+		if f.Timeout < 0 {
+			bad("intake.filter: %s: negative timeout", f.Name)
+		}
+		names[f.Name] = true
+	}
 	for _, b := range c.BackupMX {
 		if _, err := mail.ParseDomain(b.Domain); err != nil {
 			bad("backup_mx: %w", err)
@@ -175,6 +203,13 @@ func (c *Config) intakeConfig() intake.Config {
 	for _, z := range c.Intake.Lists {
 		cfg.Lists = append(cfg.Lists, intake.List{Zone: z.Zone, Points: z.Points, Answers: z.Answers})
 	}
+	for _, f := range c.Intake.Filters {
+		network, addr, _ := milter.ParseAddress(f.Address) // Validate has read it
+		cfg.Filters = append(cfg.Filters, intake.Filter{Name: f.Name, FailClosed: f.FailClosed,
+			Inbound: f.Inbound, Submission: f.Submission,
+			At: milter.Config{Network: network, Address: addr, Timeout: time.Duration(f.Timeout),
+				EndTimeout: 10 * time.Duration(f.Timeout)}})
+	}
 	for _, b := range c.BackupMX {
 		file := b.Recipients
 		if !filepath.IsAbs(file) {
@@ -184,6 +219,10 @@ func (c *Config) intakeConfig() intake.Config {
 			Recipients: file})
 	}
 	return cfg
+}
+
+func notPlain(r rune) bool {
+	return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 }
 
 // mustDomain is for what Validate has read before.

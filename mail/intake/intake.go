@@ -53,14 +53,15 @@ type Config struct {
 	// how much of the body they are shown.
 	Weighers    []Weigher
 	SampleBytes int
+	Filters     []Filter
 
 	// Signer returns who signs for a domain of ours; nil, as no Signer at all: nobody does.
 	Signer func(mail.Domain) *dkim.Signer
 	Bulk   Bulk
 
 	Backups []Backup
-	// Takes, if set, reports whether mail for an address of ours that is neither an account nor an alias
-	// is wanted all the same: reports, that no mailbox gets.
+	// Takes, if set, names addresses of ours whose mail is a program's: it is accepted whether or not there
+	// is an account, and aliases are not followed.
 	Takes func(mail.Address) bool
 	// SRS undoes the rewriting of senders that the relay did. nil: such addresses are not known.
 	SRS *srs.Rewriter
@@ -89,6 +90,7 @@ type Intake struct {
 	grey       *greylist // nil: off
 	sealers    map[mail.Domain]bool
 	backups    map[mail.Domain]*recipients
+	filters    []*filter
 	digest     *digest
 	headers    headerBudget
 	signing    chan struct{} // holds one for each message that is being signed
@@ -125,6 +127,9 @@ func New(cfg Config, accounts account.Resolver, q *queue.Queue, origin string,
 		if in.backups[b.Domain], err = openRecipients(b, clk, log); err != nil {
 			return nil, err
 		}
+	}
+	for _, f := range cfg.Filters {
+		in.filters = append(in.filters, &filter{Filter: f, clock: clk, log: log})
 	}
 	if cfg.Greylist.Enabled {
 		in.grey = newGreylist(cfg.Greylist)

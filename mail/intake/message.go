@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/queue"
@@ -33,20 +34,38 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	if n := count(rcv.header, "Received"); n >= s.in.cfg.MaxHops {
 		return smtp.Reply{}, refuse(554, "5.4.6", "mail loop: the message has passed %d servers", n)
 	}
+	return s.accept(ctx, msg, rcv, sub)
+}
+
+// accept judges a message that is here whole, and puts it into the queue.
+func (s *session) accept(ctx context.Context, msg *queue.Incoming, rcv *receiver,
+	sub *submission) (smtp.Reply, error) {
 	found, err := s.weigh(ctx, rcv)
-	if sub != nil {
-		found.back, err = sub.finish(ctx)
-	}
 	if err != nil {
 		return smtp.Reply{}, err
 	}
-	trace, messageID := s.trace(msg.ID(), rcv, found.id)
+	want, err := s.askEnd(msg.ID(), rcv.header)
+	if err != nil {
+		return smtp.Reply{}, err
+	}
+	if want.by != "" {
+		return s.discarded(msg.ID(), want.by), nil
+	}
+	s.heed(&want, &found)
+	if sub != nil {
+		if err = sub.resign(&want.edit, rcv.raw); err == nil {
+			found.back, err = sub.finish(ctx)
+		}
+		if err != nil {
+			return smtp.Reply{}, err
+		}
+	}
+	prefix, messageID := s.prefix(msg.ID(), rcv, &want.edit, &found)
 	if sub != nil {
 		messageID = sub.messageID
 	}
-	ev := s.event(messageID, rcv, found)
-	prefix := append(found.front, trace...)
-	receipt, err := msg.Commit(ctx, append(prefix, found.back...), s.env, ev)
+	ev := s.event(messageID, rcv, &found)
+	receipt, err := msg.Commit(ctx, prefix, s.env, ev)
 	if err != nil {
 		return smtp.Reply{}, queueReply(err)
 	}
@@ -60,6 +79,15 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 		Text: fmt.Sprintf("%s queued log=%s#%d", receipt.ID, s.in.origin, receipt.Index)}, nil
 }
 
+// discarded is the answer for a message that a filter wants thrown away.
+func (s *session) discarded(id mail.ID, by string) smtp.Reply {
+	s.in.digest.count("data discarded by the filter " + by)
+	s.in.log.Info("discarded", "msg", id, "from", s.env.From, "rcpts", len(s.env.Recipients),
+		"peer", s.conn.RemoteIP(), "account", s.conn.Account(), "filter", by)
+	return smtp.Reply{Code: 250, Enhanced: "2.0.0",
+		Text: fmt.Sprintf("%s taken and thrown away, as the filter %s wants it", id, by)}
+}
+
 // receiver returns the receiver of a message, with those who want to see it come in; the submission is nil
 // for a stranger's.
 func (s *session) receiver(msg *queue.Incoming) (*receiver, *submission) {
@@ -69,17 +97,22 @@ func (s *session) receiver(msg *queue.Incoming) (*receiver, *submission) {
 		rcv.forged = s.in.forged
 		rcv.witnesses = append(rcv.witnesses, new(mimeScan))
 	}
+	var sub *submission
 	if who == stranger {
 		rcv.witnesses = append(rcv.witnesses, s.auth)
 		if n := s.in.cfg.SampleBytes; n > 0 {
 			rcv.sample = &sample{most: n}
 			rcv.witnesses = append(rcv.witnesses, rcv.sample)
 		}
-		return rcv, nil
+	} else {
+		sub = s.newSubmission()
+		rcv.private = isPrivate
+		rcv.witnesses = append(rcv.witnesses, sub)
 	}
-	sub := s.newSubmission()
-	rcv.private = isPrivate
-	rcv.witnesses = append(rcv.witnesses, sub)
+	for _, a := range s.talk {
+		rcv.witnesses = append(rcv.witnesses, filterWitness{a, msg.ID()})
+		rcv.hold = rcv.hold || a.m != nil && a.m.ChangesHeader()
+	}
 	return rcv, sub
 }
 
@@ -90,10 +123,13 @@ func (in *Intake) forged(f mail.Field) bool {
 
 // finding is what was found out about a message, and the fields that say so.
 type finding struct {
-	id          *identity // nil where the client is trusted
-	verdict     *verdict  // likewise
-	front, back []byte    // fields before and after Received
+	id      *identity // nil where the client is trusted
+	verdict *verdict  // likewise, unless a filter has something against the message
+	back    []byte    // fields behind Received
+	notes   []string  // for the event
 }
+
+func (f *finding) note(words string) { f.notes = append(f.notes, words) }
 
 // weigh judges a message of a stranger.
 func (s *session) weigh(ctx context.Context, rcv *receiver) (finding, error) {
@@ -114,8 +150,7 @@ func (s *session) weigh(ctx context.Context, rcv *receiver) (finding, error) {
 	if err := s.greylist(v); err != nil {
 		return finding{}, err
 	}
-	return finding{id: id, verdict: v, front: v.field(in.cfg.Thresholds),
-		back: id.results(in.cfg.Hostname, l.Client).Field()}, nil
+	return finding{id: id, verdict: v, back: id.results(in.cfg.Hostname, l.Client).Field()}, nil
 }
 
 // greylist defers what nobody speaks for until it comes again.
@@ -157,9 +192,29 @@ func count(h mail.Header, name string) (n int) {
 // maxMessageID bounds what the log keeps of a Message-ID, in octets: a line of RFC 5322.
 const maxMessageID = 998
 
-// trace returns the fields that go in front of every message, and its Message-ID.
-func (s *session) trace(id mail.ID, msg *receiver, who *identity) (prefix []byte, messageID string) {
-	header := msg.header
+// prefix returns what goes in front of a message, and its Message-ID: verdict, trace, results and
+// what filters have added; then the header, where the queue has not got it yet.
+func (s *session) prefix(id mail.ID, rcv *receiver, edit *edited,
+	found *finding) (prefix []byte, messageID string) {
+	if found.verdict != nil {
+		prefix = found.verdict.field(s.in.cfg.Thresholds)
+	}
+	prefix = append(prefix, s.trace(id, found.id)...)
+	prefix = append(prefix, found.back...)
+	prefix = append(prefix, edit.front...)
+	if rcv.hold {
+		prefix = append(prefix, edit.header(rcv.raw)...)
+	}
+	if edit.names != nil {
+		found.note("filters changed " + ascii(strings.Join(edit.names, ", ")) +
+			": the digest is of the message as it came")
+	}
+	messageID = rcv.header.Get("Message-ID")
+	return prefix, messageID[:min(len(messageID), maxMessageID)]
+}
+
+// trace returns the Received field.
+func (s *session) trace(id mail.ID, who *identity) []byte {
 	now := s.in.clock.Now()
 	rcv := received{helo: s.conn.Helo(), remote: s.conn.RemoteIP(), by: s.in.cfg.Hostname,
 		protocol: s.conn.Protocol(), tls: s.conn.TLS(), id: id, at: now, utf8: s.env.SMTPUTF8}
@@ -169,33 +224,25 @@ func (s *session) trace(id mail.ID, msg *receiver, who *identity) (prefix []byte
 	if who != nil {
 		rcv.rdns = who.iprev.name
 	}
-	prefix = rcv.field()
-	messageID = header.Get("Message-ID")
-	messageID = messageID[:min(len(messageID), maxMessageID)]
-	return prefix, messageID
+	return rcv.field()
 }
 
 // event is the acceptance, for the log.
-func (s *session) event(messageID string, rcv *receiver, found finding) mail.Event {
+func (s *session) event(messageID string, rcv *receiver, found *finding) mail.Event {
 	ev := mail.Event{Kind: mail.SubmissionAcceptance, MessageID: messageID, Size: rcv.size,
 		SHA256: rcv.sum(), Peer: s.peer()}
 	if s.standing() == stranger {
 		ev.Kind = mail.ReceivedFromNonERDS
 	}
-	if found.verdict != nil {
-		ev.Note = found.verdict.String()
-	}
 	if rcv.removed > 0 {
-		ev.Note = joinNotes(ev.Note, fmt.Sprintf("fields forged in our name and left out: %d", rcv.removed))
+		found.note(fmt.Sprintf("fields forged in our name and left out: %d", rcv.removed))
 	}
+	notes := found.notes
+	if v := found.verdict; v != nil {
+		notes = append([]string{v.word(s.in.cfg.Thresholds), v.String()}, notes...)
+	}
+	ev.Note = strings.Join(notes, "; ")
 	return ev
-}
-
-func joinNotes(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + "; " + b
 }
 
 func (s *session) peer() *mail.Peer {

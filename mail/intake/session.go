@@ -27,7 +27,8 @@ const (
 type session struct {
 	in   *Intake
 	conn *smtp.Conn
-	host *host // the client's address, once somebody wants to know
+	host *host     // the client's address, once somebody wants to know
+	talk []*asking // with the filters; none before the first MAIL
 
 	env   mail.Envelope   // of the transaction
 	seen  map[string]bool // recipients in env, so that each gets one copy; nil for one or none
@@ -63,7 +64,7 @@ func (s *session) Mail(ctx context.Context, from mail.Address, p smtp.MailParams
 	return s.counted("mail", s.mail(ctx, from, p))
 }
 
-func (s *session) mail(_ context.Context, from mail.Address, p smtp.MailParams) error {
+func (s *session) mail(ctx context.Context, from mail.Address, p smtp.MailParams) error {
 	if wait := s.in.limits.patience(); wait > 0 {
 		s.conn.Hurry(wait)
 	}
@@ -84,6 +85,10 @@ func (s *session) mail(_ context.Context, from mail.Address, p smtp.MailParams) 
 	}
 	if err := s.in.queue.Accepting(); err != nil {
 		return queueReply(err)
+	}
+	if err := s.askMail(ctx, from, p); err != nil {
+		s.askReset()
+		return err
 	}
 	s.env = p.Envelope(from)
 	return nil
@@ -110,6 +115,9 @@ func (s *session) rcpt(ctx context.Context, to mail.Recipient) error {
 		if err := s.meet(ctx, addr); err != nil {
 			return err
 		}
+	}
+	if err := s.askRcpt(to.Address); err != nil {
+		return err
 	}
 	for _, to := range found {
 		s.add(to)
@@ -139,10 +147,10 @@ func (s *session) lookUp(addr mail.Address, to mail.Recipient) ([]mail.Recipient
 	if in.cfg.SRS != nil && srs.IsRewritten(addr) {
 		return s.reverse(addr, to)
 	}
-	targets, err := in.accounts.Resolve(addr)
-	if errors.Is(err, account.ErrUnknown) && in.cfg.Takes != nil && in.cfg.Takes(addr) {
+	if in.cfg.Takes != nil && in.cfg.Takes(addr) {
 		return []mail.Recipient{to}, nil
 	}
+	targets, err := in.accounts.Resolve(addr)
 	if errors.Is(err, account.ErrAliasLoop) {
 		in.log.Error("alias cannot be followed", "address", addr, "err", err)
 		return nil, refuse(451, "4.3.5",
@@ -258,6 +266,7 @@ func (s *session) Reset() {
 	if s.auth != nil {
 		s.auth.close()
 	}
+	s.askReset()
 	s.env, s.seen, s.asked, s.auth = mail.Envelope{}, nil, nil, nil
 }
 
@@ -271,6 +280,10 @@ func (s *session) Logout() {
 		s.host.close()
 		s.host = nil
 	}
+	for _, a := range s.talk {
+		a.close()
+	}
+	s.talk = nil
 }
 
 // queueReply turns the queue's errors into replies; others pass.
