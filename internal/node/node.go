@@ -93,8 +93,11 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	}
 	clk := clock.Real{}
 	n.boxes = mailbox.New(mailbox.Config{Root: cfg.Mailbox.Root, Hostname: cfg.Hostname}, clk)
-	n.relay = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Smarthost: cfg.Relay.Smarthost},
+	n.relay, err = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Routes: cfg.Relay.routes()},
 		resolver, clk, log.With("part", "relay"))
+	if err != nil {
+		return n, err
+	}
 	events, err := n.openQueue(accounts, clk)
 	if err != nil {
 		return n, err
