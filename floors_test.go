@@ -78,9 +78,14 @@ var floors = map[string][]string{
 
 	// 6 movers²
 	"bitcoin/p2p/addrbook": {"bitcoin", "bitcoin/wire"},
+	"bitcoin/p2p": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
+		"bitcoin/chain", "bitcoin/p2p/addrbook"},
+	"bitcoin/miner": {"@bitcoinrules", "bitcoin", "bitcoin/mempool", "bitcoin/chain"},
 
 	// 8 doors
 	"bitcoin/rpc/jsonrpc": {"bitcoin"},
+	"bitcoin/rpc": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
+		"bitcoin/chain", "bitcoin/p2p", "bitcoin/p2p/addrbook", "bitcoin/miner", "bitcoin/rpc/jsonrpc"},
 	"internal/web": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "bridge/eventlog",
 		"bridge/evidence", "bridge/tlog"},
 

@@ -534,7 +534,7 @@ func (e *Entry) terrible(now time.Time) bool {
 	switch seen := time.Unix(int64(e.Time), 0); {
 	case now.Sub(e.LastTry) <= time.Minute:
 		return false
-	case seen.After(now.Add(10*time.Minute)), now.Sub(seen) > horizon:
+	case seen.After(now.Add(10 * time.Minute)), now.Sub(seen) > horizon:
 		return true
 	case e.LastSuccess.Unix() <= 0 && e.attempts >= retries:
 		return true

@@ -14,10 +14,10 @@ import (
 
 // The format of peers.dat (Bitcoin Core addrman_impl.h, Format).
 const (
-	fileFormat           = 4 // V4_MULTIPORT
-	incompatibilityBase  = 32
-	addrV2Disk     int32 = 1 << 29
-	diskVersion    int32 = 220000
+	fileFormat                = 4 // V4_MULTIPORT
+	incompatibilityBase       = 32
+	addrV2Disk          int32 = 1 << 29
+	diskVersion         int32 = 220000
 )
 
 // ErrVersion says that a file is of a format that is newer than what can be read.
@@ -69,15 +69,10 @@ func (b *Book) Marshal(magic [4]byte) []byte {
 }
 
 func appendEntry(out []byte, e *Entry) []byte {
-	le := binary.LittleEndian
-	out = le.AppendUint32(out, uint32(diskVersion|addrV2Disk))
-	out = le.AppendUint32(out, e.Time)
-	out = bitcoin.AppendCompactSize(out, uint64(e.Services))
-	out = appendAddr(out, e.Addr)
-	out = binary.BigEndian.AppendUint16(out, e.Port)
+	out = AppendDisk(out, e.KnownAddr)
 	out = appendAddr(out, e.Source)
-	out = le.AppendUint64(out, uint64(max(0, e.LastSuccess.Unix())))
-	return le.AppendUint32(out, uint32(e.attempts))
+	out = binary.LittleEndian.AppendUint64(out, uint64(max(0, e.LastSuccess.Unix())))
+	return binary.LittleEndian.AppendUint32(out, uint32(e.attempts))
 }
 
 func appendAddr(out []byte, a wire.Addr) []byte {
@@ -140,15 +135,19 @@ func (r *reader) addr() (a wire.Addr) {
 	return a
 }
 
-func (r *reader) entry() *Entry {
-	e := new(Entry)
+func (r *reader) known() (a wire.KnownAddr) {
 	if version := int32(r.u32()); version&addrV2Disk == 0 && r.err == nil {
 		r.err = errors.New("Unsupported CAddress disk format version")
 	}
-	e.Time = r.u32()
-	e.Services = wire.Services(r.size())
-	e.Addr = r.addr()
-	e.Port = binary.BigEndian.Uint16(r.take(2))
+	a.Time = r.u32()
+	a.Services = wire.Services(r.size())
+	a.Addr = r.addr()
+	a.Port = binary.BigEndian.Uint16(r.take(2))
+	return a
+}
+
+func (r *reader) entry() *Entry {
+	e := &Entry{KnownAddr: r.known()}
 	e.Source = r.addr()
 	e.LastSuccess = time.Unix(int64(binary.LittleEndian.Uint64(r.take(8))&math.MaxInt64), 0)
 	e.attempts = int(int32(r.u32()))
@@ -286,4 +285,32 @@ func (b *Book) readBuckets(r *reader, buckets uint32, fresh []*Entry, ids []int6
 		}
 	}
 	return nil
+}
+
+// AppendDisk appends an address as it stands in peers.dat and anchors.dat.
+func AppendDisk(out []byte, a wire.KnownAddr) []byte {
+	le := binary.LittleEndian
+	out = le.AppendUint32(out, uint32(diskVersion|addrV2Disk))
+	out = le.AppendUint32(out, a.Time)
+	out = bitcoin.AppendCompactSize(out, uint64(a.Services))
+	out = appendAddr(out, a.Addr)
+	return binary.BigEndian.AppendUint16(out, a.Port)
+}
+
+// ParseDisk reads a list of at most so many addresses: their number, then what AppendDisk wrote.
+func ParseDisk(data []byte, most int) ([]wire.KnownAddr, error) {
+	r := &reader{b: data}
+	n := r.size()
+	if n > uint64(most) {
+		return nil, fmt.Errorf("%d addresses where %d are allowed", n, most)
+	}
+	var out []wire.KnownAddr
+	for range n {
+		a := r.known()
+		if r.err != nil {
+			return nil, r.err
+		}
+		out = append(out, a)
+	}
+	return out, r.err
 }

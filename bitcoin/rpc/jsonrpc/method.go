@@ -376,3 +376,9 @@ func (m *Method) positional(named Object) ([]any, error) {
 	}
 	return out, nil
 }
+
+// Len returns the number of arguments.
+func (c *Call) Len() int { return len(c.args) }
+
+// Usage returns the error of a call whose arguments make no sense: the method's help.
+func (c *Call) Usage() error { return Errorf(MiscError, "%s", c.method.help()) }

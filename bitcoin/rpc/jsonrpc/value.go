@@ -14,8 +14,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 )
 
-// Member is a name and value of an Object.
-type Member struct {
+// Member is a name and value of an Object. It has no type of its own, so that objects can be written as
+// lists of pairs in other packages too.
+type Member = struct {
 	Name  string
 	Value any
 }

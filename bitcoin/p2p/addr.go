@@ -1,0 +1,286 @@
+package p2p
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+)
+
+const (
+	addrRate        = 0.1 // addresses a second that a peer may tell us
+	addrEvery       = 30 * time.Second
+	localAddrEvery  = 24 * time.Hour
+	addrCacheTime   = 21 * time.Hour // and up to 6 more
+	maxAddrPercent  = 23
+	relayFreshness  = 10 * time.Minute
+	addrTimePenalty = 2 * time.Hour
+)
+
+// How we know an address of our own, the better the higher (Core's LOCAL_*).
+const (
+	localIf     = 1
+	localBind   = 2
+	localMapped = 3
+	localManual = 4
+)
+
+type localAddr struct {
+	port  uint16
+	score int
+}
+
+// addrCache is what getaddr is answered with for a while, so that nobody can watch the book change.
+type addrCache struct {
+	addrs []wire.KnownAddr
+	until time.Time
+}
+
+// setupAddrRelay begins to exchange addresses with a peer, unless nobody shall learn of it.
+func (n *Node) setupAddrRelay(p *Peer) bool {
+	if p.typ == BlockRelayOnly {
+		return false
+	}
+	if !p.addrRelay {
+		p.addrRelay = true
+		p.addrKnown = newRecentSet(5000)
+	}
+	return true
+}
+
+func addrID(a *wire.AddrPort) (h bitcoin.Hash) {
+	b := append(a.Bytes(), byte(a.Net), byte(a.Port>>8), byte(a.Port))
+	return bitcoin.DoubleHash(b)
+}
+
+// onAddrs takes addresses that a peer tells, at the rate that it has coming.
+func (n *Node) onAddrs(p *Peer, addrs []wire.KnownAddr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.setupAddrRelay(p) {
+		n.debugf("ignoring addr message from %s peer=%d", p.typ, p.id)
+		return
+	}
+	now := n.clock.Now()
+	if p.addrTokens < wire.MaxAddrs {
+		p.addrTokens = min(p.addrTokens+max(0, now.Sub(p.addrStamp).Seconds())*addrRate, wire.MaxAddrs)
+	}
+	p.addrStamp = now
+	limited := !p.perms.Has(PermAddr)
+	processed, over := int64(0), int64(0)
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	var good []wire.KnownAddr
+	for i := range addrs {
+		if p.addrTokens < 1 {
+			if limited {
+				over++
+				continue
+			}
+		} else {
+			p.addrTokens--
+		}
+		a := addrs[i]
+		if !mayServeBlocks(a.Services) {
+			continue
+		}
+		seen := unix(a.Time)
+		if a.Time <= 100_000_000 || seen.After(now.Add(10*time.Minute)) {
+			a.Time = uint32(now.Add(-5 * 24 * time.Hour).Unix())
+			seen = unix(a.Time)
+		}
+		p.addrKnown.add(addrID(&a.AddrPort))
+		if n.bans.Discouraged(a.Addr) || n.bans.Banned(a.Addr, now) {
+			continue
+		}
+		processed++
+		if seen.After(now.Add(-relayFreshness)) && !p.getAddrSent && len(addrs) <= 10 && a.Routable() {
+			n.relayAddr(p, a)
+		}
+		if n.reachable(a.Net) {
+			good = append(good, a)
+		}
+	}
+	p.addrProcessed += processed
+	p.addrLimited += over
+	n.debugf("Received addr: %d addresses (%d processed, %d rate-limited) from peer=%d",
+		len(addrs), processed, over, p.id)
+	n.book.Add(good, p.addr.Addr, addrTimePenalty, now)
+	if len(addrs) < wire.MaxAddrs {
+		p.getAddrSent = false
+	}
+	if p.typ == AddrFetch && len(addrs) > 1 {
+		n.debugf("addrfetch connection completed, disconnecting peer=%d", p.id)
+		p.close()
+	}
+}
+
+func mayServeBlocks(s wire.Services) bool {
+	return s&(wire.ServiceNetwork|wire.ServiceNetworkLimited) != 0
+}
+
+// reachable reports whether we connect to the network by ourselves.
+func (n *Node) reachable(net wire.Net) bool {
+	return n.cfg.OnlyNets == nil || slices.Contains(n.cfg.OnlyNets, net)
+}
+
+// relayAddr passes an address on to one or two peers: for a day the same ones, whoever sends it, so that it
+// does not run round in circles.
+func (n *Node) relayAddr(from *Peer, a wire.KnownAddr) {
+	id := addrID(&a.AddrPort)
+	day := uint64(n.clock.Now().Unix()+int64(id[0])*3600) / 86400
+	reach := 1
+	if n.reachable(a.Net) || id[1]&1 == 1 {
+		reach = 2
+	}
+	type pick struct {
+		p     *Peer
+		score uint64
+	}
+	var best []pick
+	for _, p := range n.peers {
+		if p == from || !p.addrRelay || !p.handshaken || !accepts(p, &a) {
+			continue
+		}
+		var key [48]byte
+		copy(key[:], id[:])
+		for i := range 8 {
+			key[32+i], key[40+i] = byte(day>>(8*i)), byte(uint64(p.id)>>(8*i))
+		}
+		best = append(best, pick{p, bitcoin.SipHash(n.keys[0], n.keys[1], key[:])})
+	}
+	slices.SortFunc(best, func(x, y pick) int {
+		switch {
+		case x.score > y.score:
+			return -1
+		case x.score < y.score:
+			return 1
+		}
+		return 0
+	})
+	for _, b := range best[:min(reach, len(best))] {
+		n.queueAddr(b.p, a)
+	}
+}
+
+func accepts(p *Peer, a *wire.KnownAddr) bool { return p.wantsAddrV2 || a.V1Compatible() }
+
+// queueAddr queues an address for a peer that does not know it yet.
+func (n *Node) queueAddr(p *Peer, a wire.KnownAddr) {
+	if !a.Valid() || p.addrKnown.has(addrID(&a.AddrPort)) || !accepts(p, &a) {
+		return
+	}
+	if len(p.addrsToSend) >= wire.MaxAddrs {
+		p.addrsToSend[rand.IntN(len(p.addrsToSend))] = a
+	} else {
+		p.addrsToSend = append(p.addrsToSend, a)
+	}
+}
+
+// addrsDue sends queued addresses when it is time, and now and then our own.
+func (n *Node) addrsDue(p *Peer, now time.Time) {
+	if !p.addrRelay {
+		return
+	}
+	if !n.initialDownload() && !n.cfg.NoListen && !p.nextLocal.After(now) {
+		if !p.nextLocal.IsZero() {
+			p.addrKnown.reset()
+		}
+		if own, ok := n.ownAddr(p); ok {
+			n.queueAddr(p, wire.KnownAddr{Time: uint32(now.Unix()), Services: n.cfg.Services, AddrPort: own})
+		}
+		p.nextLocal = now.Add(exponential(localAddrEvery))
+	}
+	if !p.nextAddr.Before(now) {
+		return
+	}
+	p.nextAddr = now.Add(exponential(addrEvery))
+	list := p.addrsToSend[:0:0]
+	for i := range p.addrsToSend {
+		if id := addrID(&p.addrsToSend[i].AddrPort); !p.addrKnown.has(id) {
+			p.addrKnown.add(id)
+			list = append(list, p.addrsToSend[i])
+		}
+	}
+	p.addrsToSend = nil
+	if len(list) == 0 {
+		return
+	}
+	if p.wantsAddrV2 {
+		p.push(&wire.AddrV2Msg{Addrs: list})
+	} else {
+		p.push(&wire.AddrMsg{Addrs: list})
+	}
+}
+
+// ownAddr returns our address as this peer should know it.
+func (n *Node) ownAddr(p *Peer) (wire.AddrPort, bool) {
+	var best wire.AddrPort
+	score := 0
+	for a, l := range n.local {
+		if a.Net == p.network() && l.score > score {
+			best, score = wire.AddrPort{Addr: a, Port: l.port}, l.score
+		}
+	}
+	// What an outbound peer says of us is as good as anything, if nothing better is known.
+	if p.addrLocal.Routable() && p.typ != Inbound && score < localManual &&
+		(score == 0 || rand.IntN(2) == 0) {
+		best, score = wire.AddrPort{Addr: p.addrLocal.Addr, Port: n.net.Port}, localBind
+	}
+	return best, score > 0 && best.Routable()
+}
+
+// seenLocal notes that a peer reached us by one of our addresses.
+func (n *Node) seenLocal(a wire.AddrPort) {
+	if l, ok := n.local[a.Addr]; ok {
+		l.score++
+		n.local[a.Addr] = l
+	}
+}
+
+// onGetAddr answers with addresses, once for each connection, and only who came to us: else one could
+// plant an address and see where it comes out.
+func (n *Node) onGetAddr(p *Peer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p.typ != Inbound {
+		n.debugf("Ignoring \"getaddr\" from %s connection. peer=%d", p.typ, p.id)
+		return
+	}
+	n.setupAddrRelay(p)
+	if p.getAddrSeen {
+		n.debugf("Ignoring repeated \"getaddr\". peer=%d", p.id)
+		return
+	}
+	p.getAddrSeen = true
+	p.addrsToSend = nil
+	now := n.clock.Now()
+	var addrs []wire.KnownAddr
+	if p.perms.Has(PermAddr) {
+		addrs = n.book.Addrs(wire.MaxAddrs, maxAddrPercent, wire.NetNone, false, now)
+	} else {
+		addrs = n.cachedAddrs(p, now)
+	}
+	for _, a := range addrs {
+		if !n.bans.Banned(a.Addr, now) && !n.bans.Discouraged(a.Addr) {
+			n.queueAddr(p, a)
+		}
+	}
+}
+
+func (n *Node) cachedAddrs(p *Peer, now time.Time) []wire.KnownAddr {
+	c := n.getAddrs[p.network()]
+	if c.until.Before(now) {
+		c.addrs = n.book.Addrs(wire.MaxAddrs, maxAddrPercent, wire.NetNone, false, now)
+		c.until = now.Add(addrCacheTime + rand.N(6*time.Hour))
+		n.getAddrs[p.network()] = c
+	}
+	return c.addrs
+}
+
+// groupOf is the neighbourhood of an address under our secret key.
+func (n *Node) groupOf(a wire.Addr) uint64 {
+	return bitcoin.SipHash(n.keys[0], n.keys[1], addrbook.Group(a))
+}

@@ -1,0 +1,65 @@
+package p2p
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/tallypost/tallypost/bitcoin"
+)
+
+// budget is the memory that payloads under way may take, of all peers together.
+type budget struct {
+	mu   sync.Mutex
+	left int64
+}
+
+func newBudget(octets int64) *budget { return &budget{left: octets} }
+
+var errBudget = errors.New("no memory left for messages of peers")
+
+// reserve takes memory for a payload, before it is allocated.
+func (b *budget) reserve(octets int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if int64(octets) > b.left {
+		return errBudget
+	}
+	b.left -= int64(octets)
+	return nil
+}
+
+func (b *budget) release(octets int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += int64(octets)
+}
+
+// recentSet remembers the last hashes that were put into it: at least half of its size, at most all.
+type recentSet struct {
+	most     int
+	now, old map[bitcoin.Hash]struct{}
+}
+
+func newRecentSet(most int) *recentSet { return &recentSet{most: most} }
+
+func (s *recentSet) add(h bitcoin.Hash) {
+	if s.now == nil || len(s.now) >= s.most/2 {
+		s.old, s.now = s.now, map[bitcoin.Hash]struct{}{}
+	}
+	s.now[h] = struct{}{}
+}
+
+func (s *recentSet) has(h bitcoin.Hash) bool {
+	if _, ok := s.now[h]; ok {
+		return true
+	}
+	_, ok := s.old[h]
+	return ok
+}
+
+func (s *recentSet) reset() { s.now, s.old = nil, nil }
+
+// rejectFilter remembers what was not accepted, so that it is not fetched again until the tip changes.
+type rejectFilter struct{ *recentSet }
+
+func newRejectFilter() *rejectFilter { return &rejectFilter{newRecentSet(120_000)} }

@@ -1,0 +1,385 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+)
+
+// PeerInfo is what there is to tell of a peer.
+type PeerInfo struct {
+	ID                        PeerID
+	Addr, AddrBind, AddrLocal string
+	Network                   wire.Net
+	Type                      ConnType
+	Services                  wire.Services
+	RelayTxs                  bool
+	LastInvSequence           uint64
+	InvToSend                 int
+	LastSend, LastRecv        time.Time
+	LastTx, LastBlock         time.Time
+	BytesSent, BytesRecv      int64
+	Connected                 time.Time
+	TimeOffset                time.Duration
+	Ping, MinPing, PingWait   time.Duration // 0 where unknown
+	Version                   int32
+	UserAgent                 string
+	HighBandwidthTo           bool
+	HighBandwidthFrom         bool
+	StartHeight               int32
+	PresyncHeight             bitcoin.Height // -1 where there is none
+	SyncedHeaders             bitcoin.Height // -1 where unknown
+	SyncedBlocks              bitcoin.Height
+	InFlight                  []bitcoin.Height
+	AddrRelay                 bool
+	AddrProcessed             int64
+	AddrLimited               int64
+	Permissions               Permissions
+	FeeFilter                 bitcoin.Amount
+	SentPer, RecvPer          MsgCount
+	Transport                 string
+	Session                   [32]byte
+	V2                        bool
+}
+
+// Peers returns what there is to tell of all peers.
+func (n *Node) Peers() []PeerInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []PeerInfo
+	for _, p := range n.sortedPeers() {
+		if !p.closing {
+			out = append(out, n.info(p))
+		}
+	}
+	return out
+}
+
+func (n *Node) info(p *Peer) PeerInfo {
+	i := PeerInfo{
+		ID: p.id, Addr: nameOr(p.addrName, p.addr), AddrBind: p.bindAddr, Network: p.network(), Type: p.typ,
+		Services: p.services, RelayTxs: p.relayTxs, LastInvSequence: p.lastInvSeq, InvToSend: len(p.toSend),
+		LastSend: p.lastSend, LastRecv: p.lastRecv, LastTx: p.lastTx, LastBlock: p.lastBlock,
+		BytesSent: p.bytesSent, BytesRecv: p.bytesRecv, Connected: p.connected, TimeOffset: p.timeOffset,
+		Ping: p.pingLast, Version: p.version, UserAgent: p.userAgent, HighBandwidthTo: p.weWantCompact,
+		HighBandwidthFrom: p.wantsCompact, StartHeight: p.startHeight, PresyncHeight: -1,
+		SyncedHeaders: -1, SyncedBlocks: -1, AddrRelay: p.addrRelay, AddrProcessed: p.addrProcessed,
+		AddrLimited: p.addrLimited, Permissions: p.perms, FeeFilter: p.feeFilter,
+		SentPer: copyCount(p.sentPer), RecvPer: copyCount(p.recvPer), Transport: p.transport,
+		Session: p.session, V2: p.transport == "v2",
+	}
+	if p.addrLocal.Valid() {
+		i.AddrLocal = p.addrLocal.String()
+	}
+	if p.pingMin < math.MaxInt64 {
+		i.MinPing = p.pingMin
+	}
+	if p.pingNonce != 0 {
+		i.PingWait = n.clock.Now().Sub(p.pingStart)
+	}
+	if p.presync != nil && !p.presync.again {
+		i.PresyncHeight = p.presync.height
+	}
+	if p.hasBest {
+		i.SyncedHeaders = p.best.Height
+	}
+	if e, ok := n.chain.Lookup(p.common2); ok {
+		i.SyncedBlocks = e.Height
+	}
+	for _, r := range p.inFlight {
+		i.InFlight = append(i.InFlight, r.entry.Height)
+	}
+	return i
+}
+
+func copyCount(m MsgCount) MsgCount {
+	out := make(MsgCount, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// Counts returns the number of connections that came to us and that we made.
+func (n *Node) Counts() (in, out int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		if p.closing {
+			continue
+		}
+		if p.typ == Inbound {
+			in++
+		} else {
+			out++
+		}
+	}
+	return in, out
+}
+
+// Totals returns the octets received and sent.
+func (n *Node) Totals() (received, sent int64) { return n.received.Load(), n.sent.Load() }
+
+// Active reports whether the network is on.
+func (n *Node) Active() bool { return n.active.Load() }
+
+// SetActive turns the network on or off; then all connections end.
+func (n *Node) SetActive(on bool) {
+	n.active.Store(on)
+	n.infof("SetNetworkActive: %v", on)
+	if on {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		p.close()
+	}
+}
+
+// Ping sends a ping to all peers.
+func (n *Node) Ping() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		p.pingQueued = true
+	}
+	n.nudge()
+}
+
+// The ways in which the operator's wishes fail.
+var (
+	ErrAlreadyAdded = errors.New("Node already added")
+	ErrNotAdded     = errors.New("Node has not been added.")
+	ErrNotConnected = errors.New("Node not found in connected nodes")
+	ErrFull         = errors.New("Already at capacity for specified connection type.")
+)
+
+// AddNode keeps a connection to a node from now on.
+func (n *Node) AddNode(name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if slices.Contains(n.added, name) {
+		return ErrAlreadyAdded
+	}
+	_, at, _ := n.resolveLocal(name)
+	for _, other := range n.added {
+		if _, o, _ := n.resolveLocal(other); at.Valid() && o == at {
+			return ErrAlreadyAdded
+		}
+	}
+	n.added = append(n.added, name)
+	return nil
+}
+
+// RemoveNode ends what AddNode began; the connection stays.
+func (n *Node) RemoveNode(name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i := slices.Index(n.added, name)
+	if i < 0 {
+		return ErrNotAdded
+	}
+	n.added = slices.Delete(n.added, i, i+1)
+	return nil
+}
+
+// TryNode connects to a node once.
+func (n *Node) TryNode(ctx context.Context, name string, v2 bool) bool {
+	return n.open(ctx, Manual, wire.AddrPort{}, name, v2)
+}
+
+// Added is a node that the operator wants.
+type Added struct {
+	Name      string
+	Connected bool
+	Addr      string
+	Inbound   bool
+}
+
+// AddedNodes returns the nodes that the operator wants.
+func (n *Node) AddedNodes() []Added {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []Added
+	for _, name := range n.added {
+		a := Added{Name: name}
+		_, at, _ := n.resolveLocal(name)
+		for _, p := range n.peers {
+			if !p.closing && (p.addrName == name || at.Valid() && p.addr == at) {
+				a.Connected, a.Addr, a.Inbound = true, p.addr.String(), p.typ == Inbound
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// AddConnection opens a connection of a type; it is for tests.
+func (n *Node) AddConnection(ctx context.Context, name string, typ ConnType, v2 bool) error {
+	full, relay := 0, 0
+	n.mu.Lock()
+	for _, p := range n.peers {
+		switch p.typ {
+		case OutboundFull:
+			full++
+		case BlockRelayOnly:
+			relay++
+		}
+	}
+	n.mu.Unlock()
+	mostFull := min(maxFull, n.cfg.MaxConnections)
+	if typ == OutboundFull && full >= mostFull ||
+		typ == BlockRelayOnly && relay >= min(maxBlockRelay, n.cfg.MaxConnections-mostFull) {
+		return ErrFull
+	}
+	n.open(ctx, typ, wire.AddrPort{}, name, v2)
+	return nil
+}
+
+// Disconnect ends the connection of an address, with port, or of all ports of an address.
+func (n *Node) Disconnect(addr string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	found := false
+	for _, p := range n.peers {
+		host := p.addr.Addr.String()
+		if !p.closing && (p.addr.String() == addr || p.addrName == addr || host == addr ||
+			"["+host+"]" == addr) {
+			p.close()
+			found = true
+		}
+	}
+	if !found {
+		return ErrNotConnected
+	}
+	return nil
+}
+
+// DisconnectID ends the connection of a peer.
+func (n *Node) DisconnectID(id PeerID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.peers[id]
+	if p == nil || p.closing {
+		return ErrNotConnected
+	}
+	p.close()
+	return nil
+}
+
+// DisconnectBanned ends the connections of addresses that are banned by now.
+func (n *Node) DisconnectBanned() {
+	now := n.clock.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		if n.bans.Banned(p.addr.Addr, now) {
+			p.close()
+		}
+	}
+}
+
+// Bans returns the bans.
+func (n *Node) Bans() *Bans { return n.bans }
+
+// Book returns the address book.
+func (n *Node) Book() *addrbook.Book { return n.book }
+
+// Services returns what we offer.
+func (n *Node) Services() wire.Services { return n.cfg.Services }
+
+// UserAgent returns what we call ourselves.
+func (n *Node) UserAgent() string { return n.cfg.UserAgent }
+
+// RelaysTxs reports whether transactions are relayed at all.
+func (n *Node) RelaysTxs() bool { return !n.cfg.BlocksOnly }
+
+// Locals are our own addresses with their scores.
+func (n *Node) Locals() map[wire.AddrPort]int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := map[wire.AddrPort]int{}
+	for a, l := range n.local {
+		out[wire.AddrPort{Addr: a, Port: l.port}] = l.score
+	}
+	return out
+}
+
+// Reachable reports whether we connect to a network by ourselves.
+func (n *Node) Reachable(net wire.Net) bool { return n.reachable(net) }
+
+// Proxy returns the SOCKS5 server of a network.
+func (n *Node) Proxy(net wire.Net) string { return n.cfg.Proxies[net] }
+
+// SendRaw sends a message of any kind to a peer; it is for tests.
+func (n *Node) SendRaw(id PeerID, name string, payload []byte) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.peers[id]
+	if p == nil {
+		return false
+	}
+	p.push(&wire.Raw{Name: name, Payload: payload})
+	return true
+}
+
+// FetchBlock asks a peer for a block whose header is known.
+func (n *Node) FetchBlock(id PeerID, hash bitcoin.Hash) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.peers[id]
+	if p == nil {
+		return errors.New("Peer does not exist")
+	}
+	e, ok := n.chain.Lookup(hash)
+	if !ok {
+		return errors.New("Block header missing")
+	}
+	if !p.services.Has(wire.ServiceWitness) {
+		return errors.New("Pre-SegWit peer")
+	}
+	n.releaseBlock(hash, nil)
+	n.requestBlock(p, e)
+	p.push(&wire.GetData{Items: []wire.Inventory{{Type: wire.InvWitnessBlock, Hash: hash}}})
+	return nil
+}
+
+// ConnTypeByName returns the type that Core calls so.
+func ConnTypeByName(name string) (ConnType, bool) {
+	for t := Inbound; t <= AddrFetch; t++ {
+		if strings.EqualFold(t.String(), name) {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+// OrphanInfo is an orphan and who told of it.
+type OrphanInfo struct {
+	Tx    *bitcoin.Tx
+	Peers []PeerID
+}
+
+// Orphans returns the transactions whose parents are not known.
+func (n *Node) Orphans() []OrphanInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []OrphanInfo
+	for _, o := range n.orphans.byID {
+		i := OrphanInfo{Tx: o.tx}
+		for id := range o.peers {
+			i.Peers = append(i.Peers, id)
+		}
+		slices.Sort(i.Peers)
+		out = append(out, i)
+	}
+	return out
+}

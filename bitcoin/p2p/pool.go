@@ -1,0 +1,161 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
+)
+
+// txVerdict is what became of a transaction.
+type txVerdict struct {
+	accepted      bool
+	alreadyKnown  bool  // it was in the pool before
+	missingInputs bool  // it spends what is not known: its parents may come
+	witness       bool  // what is wrong may be its witness: another one of its txid may be right
+	tooCheap      bool  // with a child it may pay enough
+	err           error // why it was not accepted, in Core's words
+}
+
+// poolTx is an unconfirmed transaction.
+type poolTx struct {
+	tx       *bitcoin.Tx
+	fee      bitcoin.Amount
+	vsize    int
+	sequence uint64 // below that of any later question to the pool
+}
+
+// pool is the mempool as relaying sees it. Its methods take the chain's lock for a moment.
+type pool struct{ chain *chain.Chain }
+
+// submit offers a transaction that a peer sent.
+func (p pool) submit(ctx context.Context, tx *bitcoin.Tx) (v txVerdict) {
+	_, err := p.chain.AddTx(ctx, tx, chain.TxOptions{})
+	if err == nil {
+		return txVerdict{accepted: true}
+	}
+	v.err = err
+	var e *mempool.Error
+	if !errors.As(err, &e) {
+		v.alreadyKnown = true // the fault is ours: do not remember it as the transaction's
+		return v
+	}
+	switch e.Kind {
+	case mempool.MissingInputs:
+		v.missingInputs = true
+	case mempool.Conflict:
+		v.alreadyKnown = true
+	case mempool.WitnessMutated, mempool.WitnessStripped:
+		v.witness = true
+	case mempool.Reconsiderable:
+		v.tooCheap = true
+	}
+	return v
+}
+
+// get returns an unconfirmed transaction.
+func (p pool) get(id bitcoin.Hash, wtxid bool) (t poolTx, ok bool) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		e := m.Get(id)
+		if wtxid {
+			e = m.GetWitness(id)
+		}
+		if e != nil {
+			t, ok = poolTx{e.Tx, e.Fee, e.VSize(), e.Sequence}, true
+		}
+	})
+	return t, ok
+}
+
+// has reports whether the pool has a transaction, or one of the last blocks' coins stems from it.
+func (p pool) has(id bitcoin.Hash, wtxid bool) bool {
+	if _, ok := p.get(id, wtxid); ok {
+		return true
+	}
+	if wtxid {
+		return false
+	}
+	for i := range uint32(2) {
+		c, err := p.chain.Coin(bitcoin.OutPoint{TxID: id, Index: i}, false)
+		if err == nil && !c.IsSpent() {
+			return true
+		}
+	}
+	return false
+}
+
+// all returns the transactions for which the condition holds, in no order; nil takes all.
+func (p pool) all(which func(*mempool.Entry) bool) (list []poolTx) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		m.All(func(e *mempool.Entry) bool {
+			if which == nil || which(e) {
+				list = append(list, poolTx{e.Tx, e.Fee, e.VSize(), e.Sequence})
+			}
+			return true
+		})
+	})
+	return list
+}
+
+// pick returns those of the wtxids that are in the pool, as they are to be announced: what would be mined
+// first comes first.
+func (p pool) pick(wtxids []bitcoin.Hash) (list []poolTx) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		entries := make([]*mempool.Entry, 0, len(wtxids))
+		for _, id := range wtxids {
+			if e := m.GetWitness(id); e != nil {
+				entries = append(entries, e)
+			}
+		}
+		slices.SortFunc(entries, func(a, b *mempool.Entry) int {
+			switch {
+			case m.Less(a, b):
+				return -1
+			case m.Less(b, a):
+				return 1
+			}
+			return 0
+		})
+		for _, e := range entries {
+			list = append(list, poolTx{e.Tx, e.Fee, e.VSize(), e.Sequence})
+		}
+	})
+	return list
+}
+
+// sequence returns a number above that of all transactions that are in the pool.
+func (p pool) sequence() (s uint64) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) { s = m.Sequence() })
+	return s
+}
+
+// minFee returns the rate below which nothing is taken.
+func (n *Node) minFee() (rate bitcoin.Amount) {
+	now := n.clock.Now()
+	n.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		rate = bitcoin.Amount(max(m.MinFee(now), m.Config().MinRelayFee))
+	})
+	return rate
+}
+
+func (p pool) setUnbroadcast(txid bitcoin.Hash, yes bool) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		if yes {
+			m.MarkUnbroadcast(txid)
+		} else {
+			m.ClearUnbroadcast(txid)
+		}
+	})
+}
+
+// minRelayFee returns the rate of the configuration below which nothing is relayed.
+func (n *Node) minRelayFee() (rate bitcoin.Amount) {
+	n.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
+		rate = bitcoin.Amount(max(m.Config().MinRelayFee, 0))
+	})
+	return rate
+}

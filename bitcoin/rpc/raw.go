@@ -1,0 +1,455 @@
+package rpc
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"math"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
+	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
+	"github.com/tallypost/tallypost/bitcoin/script"
+)
+
+// defaultMaxRate is the fee rate above which a transaction of ours is taken for a mistake: 0.10 BTC/kvB.
+const defaultMaxRate = bitcoin.Coin / 10
+
+func (a *API) rawMethods() []jsonrpc.Method {
+	return []jsonrpc.Method{
+		{Category: "rawtransactions", Name: "getrawtransaction",
+			Params: "txid:s verbosity|verbose:v? blockhash:s?", Run: run(a.getRawTransaction),
+			Doc: "Returns a transaction of the mempool, or of a block that is named."},
+		{Category: "rawtransactions", Name: "decoderawtransaction", Params: "hexstring:s iswitness:b?",
+			Run: run(a.decodeRawTransaction), Doc: "Return a JSON object representing the serialized, " +
+				"hex-encoded transaction."},
+		{Category: "rawtransactions", Name: "decodescript", Params: "hexstring:s",
+			Run: run(a.decodeScript), Doc: "Decode a hex-encoded script."},
+		{Category: "rawtransactions", Name: "createrawtransaction",
+			Params: "inputs:a outputs:v locktime:i? replaceable:b? version:i?",
+			Run:    run(a.createRawTransaction),
+			Doc:    "Create a transaction spending the given inputs and creating new outputs."},
+		{Category: "rawtransactions", Name: "sendrawtransaction",
+			Params: "hexstring:s maxfeerate:m? maxburnamount:m?", Run: a.sendRawTransaction,
+			Doc: "Submit a raw transaction (serialized, hex-encoded) to local node and network."},
+		{Category: "rawtransactions", Name: "testmempoolaccept", Params: "rawtxs:a maxfeerate:m?",
+			Run: a.testMempoolAccept, Doc: "Returns result of mempool acceptance tests indicating if raw " +
+				"transaction would be accepted by mempool."},
+	}
+}
+
+func (a *API) getRawTransaction(c call) (any, error) {
+	txid, err := jsonrpc.ParseHash(c.Any(0), "parameter 1")
+	if err != nil {
+		return nil, err
+	}
+	if txid == a.net.Genesis.Header.MerkleRoot {
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "The genesis block coinbase is not considered an "+
+			"ordinary transaction and cannot be retrieved")
+	}
+	v, err := verbosity(c.Any(1), 0)
+	if err != nil {
+		return nil, err
+	}
+	var tx *bitcoin.Tx
+	var spent *consensus.Spent
+	var in *chain.Entry
+	if c.Has(2) {
+		h, err := jsonrpc.ParseHash(c.Any(2), "parameter 3")
+		if err != nil {
+			return nil, err
+		}
+		e, ok := a.chain.Lookup(h)
+		if !ok {
+			return nil, fail(jsonrpc.InvalidAddressOrKey, "Block hash not found")
+		}
+		in = &e
+		if tx, spent, err = a.txInBlock(e, txid, v >= 2); err != nil {
+			return nil, err
+		}
+	} else if tx = a.poolTx(txid); tx == nil {
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "No such mempool transaction. Use -txindex or provide "+
+			"a block hash to enable blockchain transaction queries. Use gettransaction for wallet transactions.")
+	}
+	if v <= 0 {
+		return jsonrpc.Hex(tx.Append(nil)), nil
+	}
+	var o object
+	if in != nil {
+		o.Set("in_active_chain", in.Active)
+	}
+	o = append(o, a.txJSON(tx, true, spent, v >= 2)...)
+	if in != nil {
+		o.Set("blockhash", in.Hash)
+		if in.Active {
+			o.Set("confirmations", int(a.chain.Tip().Height-in.Height)+1)
+			o.Set("time", in.Header.Time).Set("blocktime", in.Header.Time)
+		} else {
+			o.Set("confirmations", 0)
+		}
+	}
+	return o, nil
+}
+
+func (a *API) poolTx(txid bitcoin.Hash) (tx *bitcoin.Tx) {
+	a.withPool(func(p *mempool.Pool) {
+		if e := p.Get(txid); e != nil {
+			tx = e.Tx
+		}
+	})
+	return tx
+}
+
+// txInBlock returns a transaction of a block, and what it spends if that is wanted and known.
+func (a *API) txInBlock(e chain.Entry, txid bitcoin.Hash, withSpent bool) (*bitcoin.Tx, *consensus.Spent,
+	error) {
+	b, err := a.chain.Block(e.Hash)
+	if err != nil {
+		return nil, nil, fail(jsonrpc.MiscError, "Block not available")
+	}
+	at := 0
+	for i := range b.Txs {
+		tx := &b.Txs[i]
+		if tx.TxID() != txid {
+			if i > 0 {
+				at += len(tx.In)
+			}
+			continue
+		}
+		if !withSpent || i == 0 || e.Status&blockstore.HaveUndo == 0 {
+			return tx, nil, nil
+		}
+		undo, err := a.chain.Undo(e.Hash)
+		if err != nil {
+			return tx, nil, nil
+		}
+		part := undo.Part(at, at+len(tx.In))
+		return tx, &part, nil
+	}
+	return nil, nil, fail(jsonrpc.InvalidAddressOrKey, "No such transaction found in the provided block. "+
+		"Use gettransaction for wallet transactions.")
+}
+
+func (a *API) decodeRawTransaction(c call) (any, error) {
+	old, witness := true, true
+	if c.Has(1) {
+		witness = c.Bool(1, true)
+		old = !witness
+	}
+	tx, ok := decodeTx(c.String(0, ""), old, witness)
+	if !ok {
+		return nil, fail(jsonrpc.DeserializationError, "TX decode failed")
+	}
+	return a.txJSON(tx, false, nil, false), nil
+}
+
+func (a *API) decodeScript(c call) (any, error) {
+	s, err := hex.DecodeString(c.String(0, ""))
+	if err != nil {
+		return nil, fail(jsonrpc.InvalidParameter, "argument must be hexadecimal string (not '%s')",
+			c.String(0, ""))
+	}
+	o := a.scriptJSON(s, false)
+	kind, parts := script.Solve(s)
+	wrap := false
+	switch kind {
+	case script.BareMultisig, script.PubKey, script.PubKeyHash, script.WitnessV0KeyHash,
+		script.WitnessV0ScriptHash, script.NonStandard:
+		wrap = script.HasValidOps(s) && !script.IsUnspendable(s)
+	}
+	if !wrap {
+		return o, nil
+	}
+	p2sh, _ := a.net.Address(script.PayToScriptHash(script.Hash160(s)))
+	o.Set("p2sh", p2sh)
+	var inner []byte
+	switch kind {
+	case script.PubKey:
+		if len(parts[0]) == 33 {
+			h := script.Hash160(parts[0])
+			inner = script.PayToWitness(0, h[:])
+		}
+	case script.PubKeyHash:
+		inner = script.PayToWitness(0, parts[0])
+	case script.BareMultisig, script.NonStandard:
+		for _, key := range parts {
+			if len(key) == 65 {
+				return o, nil // no witness may have a key that is not compressed
+			}
+		}
+		h := sha256Sum(s)
+		inner = script.PayToWitness(0, h[:])
+	}
+	if inner != nil {
+		segwit := a.scriptJSON(inner, true)
+		addr, _ := a.net.Address(script.PayToScriptHash(script.Hash160(inner)))
+		segwit.Set("p2sh-segwit", addr)
+		o.Set("segwit", segwit)
+	}
+	return o, nil
+}
+
+func (a *API) createRawTransaction(c call) (any, error) {
+	tx := &bitcoin.Tx{Version: 2}
+	if v := c.Int(4, 2); c.Has(4) {
+		if v < 1 || v > 3 {
+			return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, version out of range(1~3)")
+		}
+		tx.Version = uint32(v)
+	}
+	if l := c.Int(2, 0); l < 0 || l > math.MaxUint32 {
+		return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, locktime out of range")
+	} else {
+		tx.LockTime = uint32(l)
+	}
+	replaceable := c.Bool(3, true)
+	for _, v := range c.Array(0) {
+		in, err := inputFrom(v, replaceable, tx.LockTime)
+		if err != nil {
+			return nil, err
+		}
+		tx.In = append(tx.In, in)
+	}
+	outs, err := a.outputsFrom(c.Any(1))
+	if err != nil {
+		return nil, err
+	}
+	tx.Out = outs
+	if c.Has(3) && replaceable && len(tx.In) > 0 {
+		signals := false
+		for i := range tx.In {
+			signals = signals || tx.In[i].Sequence <= math.MaxUint32-2
+		}
+		if !signals {
+			return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter combination: Sequence number(s) "+
+				"contradict replaceable option")
+		}
+	}
+	return jsonrpc.Hex(tx.Append(nil)), nil
+}
+
+func inputFrom(v any, replaceable bool, lockTime uint32) (in bitcoin.TxIn, err error) {
+	o, ok := v.(object)
+	if !ok {
+		return in, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type object",
+			jsonrpc.TypeName(v))
+	}
+	if in.PrevOut.TxID, err = jsonrpc.ParseHash(o.Get("txid"), "txid"); err != nil {
+		return in, err
+	}
+	n, ok := jsonInt(o.Get("vout"))
+	if !ok {
+		return in, fail(jsonrpc.InvalidParameter, "Invalid parameter, missing vout key")
+	}
+	if n < 0 {
+		return in, fail(jsonrpc.InvalidParameter, "Invalid parameter, vout cannot be negative")
+	}
+	in.PrevOut.Index = uint32(n)
+	switch {
+	case replaceable:
+		in.Sequence = math.MaxUint32 - 2
+	case lockTime > 0:
+		in.Sequence = math.MaxUint32 - 1
+	default:
+		in.Sequence = math.MaxUint32
+	}
+	if o.Has("sequence") {
+		s, ok := jsonInt(o.Get("sequence"))
+		if !ok || s < 0 || s > math.MaxUint32 {
+			return in, fail(jsonrpc.InvalidParameter, "Invalid parameter, sequence number is out of range")
+		}
+		in.Sequence = uint32(s)
+	}
+	return in, nil
+}
+
+// outputsFrom reads outputs: an object, or an array of objects, of addresses with amounts, or "data".
+func (a *API) outputsFrom(v any) (outs []bitcoin.TxOut, err error) {
+	var members object
+	switch v := v.(type) {
+	case object:
+		members = v
+	case []any:
+		for _, e := range v {
+			o, ok := e.(object)
+			if !ok {
+				return nil, fail(jsonrpc.InvalidParameter,
+					"Invalid parameter, key-value pair not an object as expected")
+			}
+			if len(o) != 1 {
+				return nil, fail(jsonrpc.InvalidParameter,
+					"Invalid parameter, key-value pair must contain exactly one key")
+			}
+			members = append(members, o...)
+		}
+	case nil:
+		return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, output argument must be non-null")
+	default:
+		return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type array",
+			jsonrpc.TypeName(v))
+	}
+	seen := map[string]bool{}
+	for _, m := range members {
+		if m.Name == "data" {
+			if seen["data"] {
+				return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, duplicate key: data")
+			}
+			seen["data"] = true
+			s, _ := m.Value.(string)
+			b, err := hex.DecodeString(s)
+			if err != nil || len(b) == 0 && s != "" {
+				return nil, fail(jsonrpc.InvalidParameter, "Data must be hexadecimal string (not '%s')", s)
+			}
+			outs = append(outs, bitcoin.TxOut{
+				Script: script.AppendPush([]byte{byte(script.OpReturn)}, b)})
+			continue
+		}
+		to, err := a.net.ParseAddress(m.Name)
+		if err != nil {
+			return nil, fail(jsonrpc.InvalidAddressOrKey, "Invalid Bitcoin address: %s", m.Name)
+		}
+		if seen[string(to)] {
+			return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, duplicated address: %s", m.Name)
+		}
+		seen[string(to)] = true
+		amount, err := jsonrpc.ParseAmount(m.Value)
+		if err != nil {
+			return nil, err
+		}
+		outs = append(outs, bitcoin.TxOut{Value: amount, Script: to})
+	}
+	return outs, nil
+}
+
+// maxRate reads a fee rate in BTC/kvB, above which a transaction is not sent.
+func maxRate(c call, i int) (mempool.FeeRate, error) {
+	v, err := c.Amount(i, defaultMaxRate)
+	if err != nil {
+		return 0, err
+	}
+	if v >= bitcoin.Coin {
+		return 0, fail(jsonrpc.InvalidParameter, "Fee rates larger than or equal to 1BTC/kvB are not accepted")
+	}
+	return mempool.FeeRate(v), nil
+}
+
+func (a *API) sendRawTransaction(ctx context.Context, c call) (any, error) {
+	burn, err := c.Amount(2, 0)
+	if err != nil {
+		return nil, err
+	}
+	tx, ok := decodeTx(c.String(0, ""), true, true)
+	if !ok {
+		return nil, fail(jsonrpc.DeserializationError,
+			"TX decode failed. Make sure the tx has at least one input.")
+	}
+	for i := range tx.Out {
+		if s := tx.Out[i].Script; (script.IsUnspendable(s) || !script.HasValidOps(s)) && tx.Out[i].Value > burn {
+			return nil, fail(jsonrpc.VerifyError,
+				"Unspendable output exceeds maximum configured by user (maxburnamount)")
+		}
+	}
+	rate, err := maxRate(c, 1)
+	if err != nil {
+		return nil, err
+	}
+	for i := range tx.Out {
+		coin, err := a.chain.Coin(bitcoin.OutPoint{TxID: tx.TxID(), Index: uint32(i)}, false)
+		if err == nil && !coin.IsSpent() {
+			return nil, fail(jsonrpc.VerifyAlreadyInUTXO, "Transaction outputs already in utxo set")
+		}
+	}
+	if have := a.poolTx(tx.TxID()); have != nil {
+		a.announce(have)
+		return tx.TxID(), nil
+	}
+	if err := a.submit(ctx, tx, rate); err != nil {
+		return nil, err
+	}
+	a.announce(tx)
+	return tx.TxID(), nil
+}
+
+func (a *API) submit(ctx context.Context, tx *bitcoin.Tx, rate mempool.FeeRate) error {
+	if rate > 0 {
+		// The limit is for the fee, not for the rate that the pool sees.
+		r, err := a.chain.AddTx(ctx, tx, chain.TxOptions{Test: true})
+		if err != nil {
+			return sendError(err)
+		}
+		if r.Fee > rate.Fee(tx.VSize()) {
+			return fail(jsonrpc.VerifyError, "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)")
+		}
+	}
+	_, err := a.chain.AddTx(ctx, tx, chain.TxOptions{})
+	return sendError(err)
+}
+
+func (a *API) announce(tx *bitcoin.Tx) {
+	if a.p2p != nil {
+		a.p2p.RelayTx(tx.TxID(), tx.WTxID())
+	}
+}
+
+// sendError turns the mempool's refusal into the error of sendrawtransaction (Core's HandleATMPError).
+func sendError(err error) error {
+	var e *mempool.Error
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &e):
+		return fail(jsonrpc.VerifyError, "%v", err)
+	case e.Kind == mempool.MissingInputs:
+		return fail(jsonrpc.VerifyError, "bad-txns-inputs-missingorspent")
+	}
+	return fail(jsonrpc.VerifyRejected, "%s", e.Error())
+}
+
+func (a *API) testMempoolAccept(ctx context.Context, c call) (any, error) {
+	list := c.Array(0)
+	if len(list) < 1 || len(list) > 25 {
+		return nil, fail(jsonrpc.InvalidParameter, "Array must contain between 1 and 25 transactions.")
+	}
+	rate, err := maxRate(c, 1)
+	if err != nil {
+		return nil, err
+	}
+	var txs []*bitcoin.Tx
+	for _, v := range list {
+		s, _ := v.(string)
+		tx, ok := decodeTx(s, true, true)
+		if !ok {
+			return nil, fail(jsonrpc.DeserializationError,
+				"TX decode failed: %s Make sure the tx has at least one input.", s)
+		}
+		txs = append(txs, tx)
+	}
+	if len(txs) > 1 {
+		return nil, fail(jsonrpc.MiscError, "packages of transactions are not supported yet: "+
+			"test one transaction at a time")
+	}
+	return []any{a.testAccept(ctx, txs[0], rate)}, nil
+}
+
+func (a *API) testAccept(ctx context.Context, tx *bitcoin.Tx, rate mempool.FeeRate) object {
+	o := object{{"txid", tx.TxID()}, {"wtxid", tx.WTxID()}}
+	r, err := a.chain.AddTx(ctx, tx, chain.TxOptions{Test: true})
+	var e *mempool.Error
+	switch {
+	case errors.As(err, &e) && e.Kind == mempool.MissingInputs:
+		return append(o, object{{"allowed", false}, {"reject-reason", "missing-inputs"}}...)
+	case errors.As(err, &e):
+		return append(o, object{{"allowed", false}, {"reject-reason", e.Reason},
+			{"reject-details", e.Error()}}...)
+	case err != nil:
+		return append(o, object{{"allowed", false}, {"reject-reason", err.Error()}}...)
+	case rate > 0 && r.Fee > rate.Fee(r.VSize):
+		return append(o, object{{"allowed", false}, {"reject-reason", "max-fee-exceeded"}}...)
+	}
+	effective := bitcoin.Amount(mempool.Rate(r.Modified, r.VSize))
+	return append(o, object{{"allowed", true}, {"vsize", r.VSize}, {"fees", object{{"base", r.Fee},
+		{"effective-feerate", effective}, {"effective-includes", []any{tx.WTxID()}}}}}...)
+}
