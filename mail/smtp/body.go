@@ -211,6 +211,9 @@ func (b *body) endChunk() {
 		return
 	}
 	if err := b.more(); err != nil {
+		if err == io.EOF { // of the connection, which is not the end of the message
+			err = io.ErrUnexpectedEOF
+		}
 		b.err = err
 	}
 }

@@ -319,6 +319,17 @@ func TestHalfClose(t *testing.T) {
 	k.follow("s: EOF\n= data * then unexpected EOF\n= reset\n= logout")
 }
 
+// TestHalfCloseBetweenChunks is a client that closes its side before the last chunk.
+func TestHalfCloseBetweenChunks(t *testing.T) {
+	for _, rest := range []string{"", "BDAT 5 LA", "NOOP\\r\\n"} {
+		rec := &recorder{}
+		k := dial(t, start(t, config(rec)), rec)
+		k.follow(begin + "c> \"BDAT 5\\r\\nfirst" + rest + "\"\ns: 250 2.0.0 5 octets so far")
+		k.conn.(*net.TCPConn).CloseWrite()
+		k.follow("= data \"first\" then *")
+	}
+}
+
 // TestDrainIsBounded gives up on a client that goes on sending what has long been refused.
 func TestDrainIsBounded(t *testing.T) {
 	rec := &recorder{}
