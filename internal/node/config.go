@@ -36,6 +36,11 @@ type Config struct {
 	Log        Log        `toml:"log"`
 	Intake     Intake     `toml:"intake"`
 	BackupMX   []BackupMX `toml:"backup_mx,omitempty"`
+	DKIM       DKIM       `toml:"dkim"`
+	Bulk       Bulk       `toml:"bulk"`
+	Reports    Reports    `toml:"reports"`
+	MTASTS     MTASTS     `toml:"mta_sts"`
+	Web        Web        `toml:"web"`
 }
 
 // SMTP is the service other servers deliver to.
@@ -55,13 +60,15 @@ type SMTP struct {
 type Submission struct {
 	Listen    []string `toml:"listen" comment:"STARTTLS, port 587"`
 	ListenTLS []string `toml:"listen_tls" comment:"TLS from the start, port 465"`
+	// MaxHold is how long a sender may have a message held (FUTURERELEASE, RFC 4865).
+	MaxHold Duration `toml:"max_hold" comment:"for which a sender may have a message wait before it is sent; 0s: not offered"`
 }
 
 // TLS says which certificates are shown.
 type TLS struct {
-	Cert string `toml:"cert" comment:"PEM file; a certificate signed by itself is made where none is named"`
-	Key  string `toml:"key"`
-	ACME ACME   `toml:"acme"`
+	Cert Files `toml:"cert" comment:"PEM file, or a list of them, as one for ECDSA and one for RSA; empty: a certificate signed by itself is made"`
+	Key  Files `toml:"key" comment:"likewise, in the same order"`
+	ACME ACME  `toml:"acme"`
 }
 
 // ACME is how a certificate is obtained and renewed (RFC 8555), for the host name.
@@ -128,7 +135,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 
 // Default returns a configuration that lacks only hostname, domains and data_dir.
 func Default() Config {
-	return Config{
+	c := Config{
 		SMTP:       SMTP{Listen: []string{":25"}, MaxSize: 50 << 20, MaxRecipients: 1000, MaxConnections: 2000},
 		Submission: Submission{Listen: []string{":587"}, ListenTLS: []string{":465"}},
 		Relay:      Relay{Port: 25},
@@ -137,6 +144,8 @@ func Default() Config {
 		Mailbox: Mailbox{Separator: "+"},
 		Intake:  defaultIntake(),
 	}
+	c.defaultSubmission()
+	return c
 }
 
 // maxConfig bounds the configuration file, in octets.
@@ -232,15 +241,16 @@ func (c *Config) Validate() error {
 			bad("relay.smarthost: %w", err)
 		}
 	}
-	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		bad("tls: cert and key go together")
+	if len(c.TLS.Cert) != len(c.TLS.Key) {
+		bad("tls: cert and key go together: %d and %d files", len(c.TLS.Cert), len(c.TLS.Key))
 	}
 	if a := c.TLS.ACME; a.Enabled {
-		if c.TLS.Cert != "" {
+		if len(c.TLS.Cert) > 0 {
 			bad("tls: either cert and key, or acme")
 		}
-		if a.HTTPListen == "" && a.TLSListen == "" {
-			bad("tls.acme: set http_listen (port 80) or tls_listen (port 443), where the authority comes to check")
+		if a.HTTPListen == "" && a.TLSListen == "" && len(c.Web.ListenTLS) == 0 {
+			bad("tls.acme: set http_listen (port 80) or tls_listen (port 443), where the authority comes to check, " +
+				"or web.listen_tls")
 		}
 	}
 	for name, n := range map[string]int64{"smtp.max_size": c.SMTP.MaxSize,
@@ -256,6 +266,7 @@ func (c *Config) Validate() error {
 		bad("queue.max_backoff: less than queue.min_backoff")
 	}
 	c.validateIntake(bad)
+	c.validateSubmission(bad)
 	if c.Mailbox.Root == "" {
 		c.Mailbox.Root = filepath.Join(c.DataDir, "mail")
 	}

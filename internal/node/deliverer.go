@@ -10,6 +10,7 @@ import (
 	"github.com/tallypost/tallypost/mail/account"
 	"github.com/tallypost/tallypost/mail/mailbox"
 	"github.com/tallypost/tallypost/mail/queue"
+	"github.com/tallypost/tallypost/mail/reporting"
 )
 
 // local is the route of everything that ends in a mailbox here.
@@ -20,7 +21,10 @@ type deliverer struct {
 	accounts account.Resolver
 	boxes    *mailbox.Maildirs
 	relay    queue.Deliverer
-	log      *slog.Logger
+	inbox    *reporting.Inbox
+	// takesReports says which addresses are for the reports of others.
+	takesReports func(mail.Address) bool
+	log          *slog.Logger
 }
 
 // Route is as queue.Deliverer has it.
@@ -45,7 +49,18 @@ func (d *deliverer) Deliver(ctx context.Context, m *queue.Delivery) []queue.Resu
 
 // deliverLocal puts one copy into one mailbox. The account may have gone since the message was accepted.
 func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail.Recipient) queue.Result {
+	var kept *queue.Result
+	if d.takesReports(to.Address) {
+		r := d.keepReport(m, to.Address)
+		if r.Outcome != queue.Delivered {
+			return r
+		}
+		kept = &r
+	}
 	targets, err := d.accounts.Resolve(to.Address)
+	if kept != nil && (err != nil || len(targets) != 1 || targets[0].Account == nil) {
+		return *kept // the address is no mailbox, too
+	}
 	if err != nil || len(targets) != 1 || targets[0].Account == nil {
 		return queue.Result{Outcome: queue.Failed, Status: "5.1.1",
 			Reply: fmt.Sprintf("550 5.1.1 <%s>: no such mailbox here any more", to.Address)}
@@ -66,4 +81,22 @@ func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail
 	}
 	return queue.Result{Outcome: queue.Delivered, Status: "2.0.0",
 		Reply: fmt.Sprintf("250 2.0.0 %s saved as %s", m.ID, path)}
+}
+
+// keepReport reads a report of another server about our mail. One that cannot be read is kept with the reason
+// and counts as delivered: its sender, a program, could do nothing about it.
+func (d *deliverer) keepReport(m *queue.Delivery, to mail.Address) queue.Result {
+	r, err := d.inbox.Add(m.ID, to, m.Body, m.Size)
+	if err != nil {
+		d.log.Error("report cannot be written", "msg", m.ID, "to", to, "err", err)
+		return queue.Result{Outcome: queue.Deferred, Status: "4.3.0",
+			Reply: fmt.Sprintf("451 4.3.0 <%s>: the report cannot be written: %v", to, err)}
+	}
+	if r.Error != "" {
+		d.log.Warn("report received that cannot be read", "msg", m.ID, "to", to, "err", r.Error)
+		return queue.Result{Outcome: queue.Delivered, Status: "2.0.0",
+			Reply: fmt.Sprintf("250 2.0.0 %s kept, though it is %s", m.ID, r.Error)}
+	}
+	return queue.Result{Outcome: queue.Delivered, Status: "2.0.0",
+		Reply: fmt.Sprintf("250 2.0.0 %s kept as a report of %s about %s", m.ID, r.Org, r.Domain)}
 }

@@ -24,9 +24,11 @@ import (
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
 	"github.com/tallypost/tallypost/mail/intake"
+	"github.com/tallypost/tallypost/mail/keyring"
 	"github.com/tallypost/tallypost/mail/mailbox"
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/relay"
+	"github.com/tallypost/tallypost/mail/reporting"
 	"github.com/tallypost/tallypost/mail/smtp"
 )
 
@@ -40,8 +42,12 @@ type Node struct {
 	boxes *mailbox.Maildirs
 
 	intake  *intake.Intake
+	keys    *keyring.Ring
+	reports *reporting.Sender
+	inbox   *reporting.Inbox
 	servers []server
-	acme    *acmeCert // nil: not used
+	acme    *acmeCert   // nil: not used
+	policy  *policySite // nil: not used
 	control web.Control
 	socket  net.Listener
 }
@@ -92,18 +98,22 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 		return n, err
 	}
 	clk := clock.Real{}
-	n.boxes = mailbox.New(mailbox.Config{Root: cfg.Mailbox.Root, Hostname: cfg.Hostname}, clk)
-	n.relay, err = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Routes: cfg.Relay.routes()},
-		resolver, clk, log.With("part", "relay"))
-	if err != nil {
+	if n.keys, err = OpenKeys(cfg, resolver, clk, log.With("part", "dkim")); err != nil {
 		return n, err
 	}
+	if n.reports, err = openReports(cfg, resolver, n.keys, clk, log.With("part", "reports")); err != nil {
+		return n, err
+	}
+	n.inbox = OpenInbox(cfg, clk)
+	n.boxes = mailbox.New(mailbox.Config{Root: cfg.Mailbox.Root, Hostname: cfg.Hostname}, clk)
+	n.relay = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Smarthost: cfg.Relay.Smarthost},
+		resolver, clk, log.With("part", "relay"))
 	events, err := n.openQueue(accounts, clk)
 	if err != nil {
 		return n, err
 	}
 	n.control = web.Control{Queue: n.queue, Log: &logDoor{events: events, store: n.store, boxes: n.boxes}}
-	n.intake, err = intake.New(cfg.intakeConfig(), accounts, n.queue, events.Origin(), resolver, clk,
+	n.intake, err = intake.New(n.submissionConfig(cfg.intakeConfig()), accounts, n.queue, events.Origin(), resolver, clk,
 		log.With("part", "intake"))
 	if err != nil {
 		return n, err
@@ -126,13 +136,13 @@ func (n *Node) openQueue(accounts account.Resolver, clk clock.Clock) (*eventlog.
 	if err != nil {
 		return nil, err
 	}
-	deliver := &deliverer{accounts: accounts, boxes: n.boxes, relay: n.relay,
-		log: n.log.With("part", "mailbox")}
+	deliver := &deliverer{accounts: accounts, boxes: n.boxes, relay: n.relay, inbox: n.inbox,
+		takesReports: n.cfg.takesReports, log: n.log.With("part", "mailbox")}
 	n.queue, err = queue.Open(queue.Config{
 		MinBackoff: time.Duration(n.cfg.Queue.MinBackoff), MaxBackoff: time.Duration(n.cfg.Queue.MaxBackoff),
 		DelayWarning: time.Duration(n.cfg.Queue.DelayWarning), Expire: time.Duration(n.cfg.Queue.Expire),
 		Concurrency: n.cfg.Queue.Concurrency,
-	}, n.store, events, deliver, reporter{host: mail.Domain(n.cfg.Hostname)}, clk, n.log.With("part", "queue"))
+	}, n.store, events, deliver, reporter{host: mail.Domain(n.cfg.Hostname), sign: n.keys.Signer}, clk, n.log.With("part", "queue"))
 	return events, err
 }
 
@@ -143,6 +153,9 @@ func (n *Node) listen(in *intake.Intake) error {
 		return err
 	}
 	n.acme = certs.acme
+	if n.policy, err = openPolicySite(n.cfg, certs, n.log.With("part", "web")); err != nil {
+		return err
+	}
 	base := smtp.Config{
 		Hostname: n.cfg.Hostname, NewSession: in.NewSession, TLS: certs.serverTLS(),
 		MaxSize: n.cfg.SMTP.MaxSize, MaxRecipients: n.cfg.SMTP.MaxRecipients, Log: n.log.With("part", "smtp"),
@@ -150,6 +163,7 @@ func (n *Node) listen(in *intake.Intake) error {
 	}
 	submission := base
 	submission.Submission, submission.RequireTLS = true, true
+	submission.MaxHold = time.Duration(n.cfg.Submission.MaxHold)
 	submission.Password, submission.Scram, submission.OnAuth = in.Password, in.Scram, in.OnAuth
 	implicit := submission
 	implicit.ImplicitTLS = true
@@ -186,8 +200,13 @@ func (n *Node) Run(ctx context.Context) error {
 	g, front := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.control.Serve(front, n.socket) })
 	g.Go(func() error { return n.intake.Run(front) })
+	g.Go(func() error { return n.keys.Run(front) })
+	g.Go(func() error { return n.reports.Run(front, n.queue) })
 	if n.acme != nil {
 		g.Go(func() error { return n.acme.run(front) })
+	}
+	if n.policy != nil {
+		g.Go(func() error { return n.policy.serve(front) })
 	}
 	for _, s := range n.servers {
 		for _, l := range s.listeners {
@@ -223,6 +242,9 @@ func (n *Node) Close() error {
 			}
 		}
 	}
+	if n.policy != nil {
+		errs = append(errs, n.policy.close())
+	}
 	if n.socket != nil {
 		if err := n.socket.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
@@ -234,6 +256,6 @@ func (n *Node) Close() error {
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}
-	n.servers, n.socket, n.relay, n.store = nil, nil, nil, nil
+	n.servers, n.policy, n.socket, n.relay, n.store = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

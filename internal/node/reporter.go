@@ -4,12 +4,16 @@ import (
 	"strings"
 
 	"github.com/tallypost/tallypost/mail"
+	"github.com/tallypost/tallypost/mail/dkim"
 	"github.com/tallypost/tallypost/mail/dsn"
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
 // reporter writes the queue's reports as delivery status notifications.
-type reporter struct{ host mail.Domain }
+type reporter struct {
+	host mail.Domain
+	sign func(mail.Domain) *dkim.Signer
+}
 
 // Report is as queue.Reporter has it.
 func (r reporter) Report(q *queue.Report) (mail.Envelope, []byte, error) {
@@ -21,7 +25,12 @@ func (r reporter) Report(q *queue.Report) (mail.Envelope, []byte, error) {
 			Reply: to.Result.Reply, LastAttempt: to.LastAttempt, RetryUntil: to.WillRetryUntil,
 		})
 	}
-	return d.Build()
+	env, text, err := d.Build()
+	if signer := r.sign(r.host); err == nil && signer != nil {
+		fields, err := signer.Sign(text, q.Now)
+		return env, append(fields, text...), err
+	}
+	return env, text, err
 }
 
 func action(kind queue.ReportKind, to queue.ReportedRecipient) dsn.Action {

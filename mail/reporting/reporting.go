@@ -106,12 +106,11 @@ func (s *Sender) Seen(m *dmarc.Seen) {
 	}
 }
 
-// TLS returns the collector that counts connections to other servers; nil where these are not reported.
-func (s *Sender) TLS() *tlspolicy.Collector {
-	if !s.cfg.TLS {
-		return nil
+// Connected counts a connection to a server for the TLS report of its domain.
+func (s *Sender) Connected(c *tlspolicy.Session) {
+	if s.cfg.TLS {
+		s.tls.Add(c)
 	}
-	return s.tls
 }
 
 // job is a report that is to be sent.

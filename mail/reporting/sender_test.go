@@ -179,7 +179,7 @@ func (r *rig) connect(domain mail.Domain, failure *tlspolicy.Failure) {
 	r.t.Helper()
 	d := tlspolicy.New(tlspolicy.Config{Resolver: r.zone}).Decide(r.t.Context(),
 		tlspolicy.Query{Domain: domain, Host: "mx." + string(domain)})
-	r.TLS().Add(&tlspolicy.Session{Decision: d, Failure: failure, ReceivingHost: "mx." + string(domain),
+	r.Connected(&tlspolicy.Session{Decision: d, Failure: failure, ReceivingHost: "mx." + string(domain),
 		ReceivingIP: netip.MustParseAddr("192.0.2.9")})
 }
 
@@ -280,10 +280,9 @@ func TestSwitchedOff(t *testing.T) {
 	r.cfg.DMARC, r.cfg.TLS = false, false
 	r.open()
 	r.zone.Set("_dmarc.them.example", "TXT v=DMARC1; p=none; rua=mailto:c@them.example")
+	r.zone.Set("_smtp._tls.them.example", "TXT v=TLSRPTv1; rua=mailto:tls@them.example")
 	r.see("them.example", 1)
-	if r.TLS() != nil {
-		t.Error("connections are counted")
-	}
+	r.connect("them.example", nil)
 	r.nextDay()
 	r.expectPending(0)
 	r.expectLetters(0)
