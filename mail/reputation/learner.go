@@ -26,6 +26,7 @@ type Learner struct {
 	History *History
 	Root    string // of the tree <domain>/<local part>/Maildir
 	File    string // where the History is kept
+	ServID  string // our name in Authentication-Results
 	// Every is the time between two looks. 0: 5 minutes.
 	Every time.Duration
 	Clock clock.Clock
@@ -113,7 +114,7 @@ func (l *Learner) letter(path string, now time.Time) (done bool) {
 		return false
 	}
 	h, _ := mail.ParseHeader(msg)
-	id, sender, ok := parseField(h.Get(SenderField))
+	sender, id, ok := SenderOf(h, l.ServID)
 	if !ok {
 		return true // from here, or from before there was a History
 	}

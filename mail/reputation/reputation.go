@@ -146,6 +146,13 @@ func (h *History) forget(now time.Time) {
 	}
 }
 
+// WantsWords reports whether enough was learned for Weigh to look at tokens at all.
+func (h *History) WantsWords() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.words.trained()
+}
+
 // Weights of what is known of a sender. A domain or address that was always good outweighs a failed check
 // or two; one that was always bad is near the threshold for junk by itself. A network says less: others
 // share it.

@@ -177,19 +177,25 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 }
 
-func TestSenderField(t *testing.T) {
-	s := Sender{Domains: []string{"x.test", "y.test"}, Author: "ada@x.test", Network: netip.MustParsePrefix("2001:db8::/64")}
-	h, err := mail.ParseHeader(append(s.Field(7), "\r\n"...))
+func TestSenderOf(t *testing.T) {
+	const msg = "Received: from x by mx.here.test id 7\r\n" +
+		"Authentication-Results: mx.here.test; iprev=pass policy.iprev=192.0.2.9;\r\n" +
+		"\tspf=pass smtp.mailfrom=bounce.x.test; dkim=pass header.d=x.test header.i=@x.test;\r\n" +
+		"\tdkim=fail header.d=bad.test; dmarc=pass header.from=x.test\r\n" +
+		"Authentication-Results: elsewhere.test; dkim=pass header.d=forged.test\r\n" +
+		"From: Ada <Ada@x.test>\r\n\r\n"
+	h, err := mail.ParseHeader([]byte(msg))
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, got, ok := parseField(h.Get(SenderField))
-	if !ok || id != mail.ID(7).String() || fmt.Sprint(got) != fmt.Sprint(s) {
-		t.Errorf("%q: %v, %v", h.Get(SenderField), id, got)
+	s, id, ok := SenderOf(h, "mx.here.test")
+	want := Sender{Domains: []string{"bounce.x.test", "x.test"}, Author: "Ada@x.test",
+		Network: netip.MustParsePrefix("192.0.2.0/24")}
+	if !ok || id == "" || fmt.Sprint(s) != fmt.Sprint(want) {
+		t.Errorf("%v, %q, %v; want %v", s, id, ok, want)
 	}
-	s.Author = "a b;c@x.test\r\nX: y"
-	if strings.Contains(string(s.Field(7)), "X: y") {
-		t.Errorf("injected: %q", s.Field(7))
+	if _, _, ok := SenderOf(h, "other.test"); ok {
+		t.Error("results of somebody else were believed")
 	}
 }
 
@@ -197,17 +203,16 @@ func TestSenderField(t *testing.T) {
 func TestLearnerFollowsTheUser(t *testing.T) {
 	root := t.TempDir()
 	clk := clock.NewMock(time.Now())
-	l := &Learner{History: New(), Root: root, Clock: clk, Log: slog.New(slog.DiscardHandler)}
+	l := &Learner{History: New(), Root: root, ServID: "mx.here.test", Clock: clk, Log: slog.New(slog.DiscardHandler)}
 	box := filepath.Join(root, "x.test", "ada", "Maildir")
-	s := sender("sender.test", "192.0.2.0/24")
 	put := func(name, verdict string) {
 		t.Helper()
 		path := filepath.Join(box, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		text := "X-Tallypost-Verdict: " + verdict + "; score=0\n" + strings.ReplaceAll(string(s.Field(7)), "\r\n", "\n") +
-			"Subject: offer\n\nwords\n"
+		text := "X-Tallypost-Verdict: " + verdict + "; score=0\nReceived: by mx.here.test id 7\n" +
+			"Authentication-Results: mx.here.test; spf=pass smtp.mailfrom=sender.test\nSubject: offer\n\nwords\n"
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

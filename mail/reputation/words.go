@@ -76,10 +76,12 @@ func (w *words) probability(t Token) float64 {
 	return (strength*0.5 + n*p) / (strength + n)
 }
 
+func (w *words) trained() bool { return w.ham >= minTrained && w.spam >= minTrained }
+
 // judge returns the probability that a message with these tokens is unwanted, and how many of them told;
 // ok is false while too little was learned.
 func (w *words) judge(tokens []Token) (p float64, n int, ok bool) {
-	if w.ham < minTrained || w.spam < minTrained {
+	if !w.trained() {
 		return 0, 0, false
 	}
 	var telling []float64
