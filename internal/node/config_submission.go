@@ -177,10 +177,15 @@ func (c *Config) stsPolicy() *tlspolicy.STSPolicy {
 	return p
 }
 
-// OpenKeys opens the DKIM keys of the node that cfg describes, and makes those of domains that have none.
-func OpenKeys(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*keyring.Ring, error) {
-	ring, err := keyring.Open(keyring.Config{Dir: filepath.Join(cfg.DataDir, "dkim"), Domains: cfg.domains(),
+// OpenRing opens the DKIM keys of the node that cfg describes.
+func OpenRing(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*keyring.Ring, error) {
+	return keyring.Open(keyring.Config{Dir: filepath.Join(cfg.DataDir, "dkim"), Domains: cfg.domains(),
 		Sign: keyring.Mode(cfg.DKIM.Sign), Expire: time.Duration(cfg.DKIM.Expire)}, resolver, clk, log)
+}
+
+// OpenKeys opens the keys likewise, and makes those of domains that have none.
+func OpenKeys(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*keyring.Ring, error) {
+	ring, err := OpenRing(cfg, resolver, clk, log)
 	if err != nil || cfg.DKIM.Sign == string(keyring.SignNever) {
 		return ring, err
 	}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/tallypost/tallypost/internal/clock"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
 	"github.com/tallypost/tallypost/mail/mailbox"
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/reporting"
+	"github.com/tallypost/tallypost/mail/srs"
 )
 
 // local is the route of everything that ends in a mailbox here.
@@ -21,7 +23,11 @@ type deliverer struct {
 	accounts account.Resolver
 	boxes    *mailbox.Maildirs
 	relay    queue.Deliverer
-	inbox    *reporting.Inbox
+	// lmtp says that the mailboxes are on a server of their own, to which the relay has routes.
+	lmtp  bool
+	srs   *srs.Rewriter // of the senders of forwarded mail; nil: they stay as they are
+	clock clock.Clock
+	inbox *reporting.Inbox
 	// takesReports says which addresses are for the reports of others.
 	takesReports func(mail.Address) bool
 	log          *slog.Logger
@@ -29,7 +35,7 @@ type deliverer struct {
 
 // Route is as queue.Deliverer has it.
 func (d *deliverer) Route(to mail.Address) queue.Route {
-	if d.accounts.IsLocal(to.Domain) {
+	if d.accounts.IsLocal(to.Domain) && (!d.lmtp || d.takesReports(to)) {
 		return local
 	}
 	return d.relay.Route(to)
@@ -38,17 +44,18 @@ func (d *deliverer) Route(to mail.Address) queue.Route {
 // Deliver is as queue.Deliverer has it.
 func (d *deliverer) Deliver(ctx context.Context, m *queue.Delivery) []queue.Result {
 	if m.Route != local {
-		return d.relay.Deliver(ctx, m)
+		return d.handOver(ctx, m)
 	}
+	top := readTop(m)
 	results := make([]queue.Result, len(m.Envelope.Recipients))
 	for i, to := range m.Envelope.Recipients {
-		results[i] = d.deliverLocal(ctx, m, to)
+		results[i] = d.deliverLocal(ctx, m, to, top)
 	}
 	return results
 }
 
 // deliverLocal puts one copy into one mailbox. The account may have gone since the message was accepted.
-func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail.Recipient) queue.Result {
+func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail.Recipient, top letterTop) queue.Result {
 	var kept *queue.Result
 	if d.takesReports(to.Address) {
 		r := d.keepReport(m, to.Address)
@@ -65,9 +72,15 @@ func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail
 		return queue.Result{Outcome: queue.Failed, Status: "5.1.1",
 			Reply: fmt.Sprintf("550 5.1.1 <%s>: no such mailbox here any more", to.Address)}
 	}
+	if top.loops(to.Address) {
+		return loopResult(to.Address)
+	}
+	if d.lmtp {
+		return d.toServer(ctx, m, to)
+	}
 	owner := targets[0].Account
 	path, err := d.boxes.Deliver(ctx, mailbox.Letter{
-		Box: owner.Address, ID: m.ID, Body: m.Body, Size: m.Size, Quota: owner.Quota,
+		Box: owner.Address, ID: m.ID, Body: m.Body, Size: m.Size, Quota: owner.Quota, Folder: top.folder(),
 		Prefix: fmt.Appendf(nil, "Return-Path: <%s>\r\nDelivered-To: %s\r\n", m.Envelope.From, to.Address),
 	})
 	switch {

@@ -29,6 +29,7 @@ import (
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/relay"
 	"github.com/tallypost/tallypost/mail/reporting"
+	"github.com/tallypost/tallypost/mail/reputation"
 	"github.com/tallypost/tallypost/mail/smtp"
 )
 
@@ -42,6 +43,7 @@ type Node struct {
 	boxes *mailbox.Maildirs
 
 	intake  *intake.Intake
+	learner *reputation.Learner
 	keys    *keyring.Ring
 	reports *reporting.Sender
 	inbox   *reporting.Inbox
@@ -106,14 +108,23 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	}
 	n.inbox = OpenInbox(cfg, clk)
 	n.boxes = mailbox.New(mailbox.Config{Root: cfg.Mailbox.Root, Hostname: cfg.Hostname}, clk)
-	n.relay = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Smarthost: cfg.Relay.Smarthost},
+	n.relay, err = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Routes: cfg.Relay.routes(),
+		Report: n.reports.Connected},
 		resolver, clk, log.With("part", "relay"))
+	if err != nil {
+		return n, err
+	}
 	events, err := n.openQueue(accounts, clk)
 	if err != nil {
 		return n, err
 	}
 	n.control = web.Control{Queue: n.queue, Log: &logDoor{events: events, store: n.store, boxes: n.boxes}}
-	n.intake, err = intake.New(n.submissionConfig(cfg.intakeConfig()), accounts, n.queue, events.Origin(), resolver, clk,
+	if n.learner, err = openLearner(cfg, clk, log.With("part", "reputation")); err != nil {
+		return n, err
+	}
+	policy := n.submissionConfig(cfg.intakeConfig())
+	policy.Weighers, policy.SampleBytes = []intake.Weigher{weigher{n.learner.History, clk}}, reputationSample
+	n.intake, err = intake.New(policy, accounts, n.queue, events.Origin(), resolver, clk,
 		log.With("part", "intake"))
 	if err != nil {
 		return n, err
@@ -201,6 +212,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.control.Serve(front, n.socket) })
 	g.Go(func() error { return n.intake.Run(front) })
 	g.Go(func() error { return n.keys.Run(front) })
+	g.Go(func() error { return n.learner.Run(front) })
 	g.Go(func() error { return n.reports.Run(front, n.queue) })
 	if n.acme != nil {
 		g.Go(func() error { return n.acme.run(front) })
