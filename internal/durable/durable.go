@@ -9,17 +9,19 @@
 //	segment  = header record*
 //	header   = "TALLYSEG" version[4]=1 number[4] size[4] prevEnd[4] salt[8] crc[4] zero[4]
 //	record   = hcrc[4] pcrc[4] len[4] kind[1] zero[3] payload[len] zero[0..7]   // to a multiple of 8
-//	payload  = octets               of kind 1, data
-//	         | seq[8] synced[8] octets   of kind 2, commit
+//	payload  = octets                                    of kind 1, data
+//	         | seq[8] synced[8] parts[4] zero[4] octets  of kind 2, commit
+//	         | number[4] zero[4] octets                  of kind 3, part
 //
 // crc and pcrc are CRC-32C of what stands before, and of the payload. hcrc is that of salt, position and the
 // header from pcrc on: a record is valid at its own place in its own segment only, so what an earlier use of
 // the slot left behind, or what a sender of mail forged, is never taken for a record. prevEnd is where the
 // segment before ended: it had been synced that far before its successor was begun.
 //
-// A data record means nothing until a commit record after it, which it precedes in the log, is on stable
-// storage. A commit record has the next sequence number, and says up to where the log had been synced when
-// it was written.
+// A data record means nothing until a commit record behind it is on stable storage. A commit record has the
+// next sequence number, and says up to where the log had been synced when it was written. What is too long for
+// one record begins in that many parts, numbered from 0, before it; parts whose commit was given up are
+// followed by a part 0, or by a commit without parts.
 //
 // # After a crash
 //

@@ -59,7 +59,7 @@ type segment struct {
 	done bool   // guarded by Log.mu; to be freed when the last pin is gone
 }
 
-// MaxRecord is the most octets of one record.
+// MaxRecord is the most octets that one Append takes.
 func (l *Log) MaxRecord() int { return l.cfg.SegmentBytes/2 - commitHeader - recordHeader }
 
 // Append adds a data record made of the parts put together. It promises nothing before a Commit that begins
@@ -100,17 +100,10 @@ func (l *Log) Append(parts ...[]byte) (Extent, error) {
 // Commit adds a commit record and returns when it, and all that was appended before, is on stable storage.
 // ErrFull means that nothing has happened; after any other error the log is broken and whether the record
 // will be found again is unknown.
-func (l *Log) Commit(parts ...[]byte) (Mark, error) {
+func (l *Log) Commit(payload []byte) (Mark, error) {
 	l.committing.Lock()
 	defer l.committing.Unlock()
-	n := 0
-	for _, p := range parts {
-		n += len(p)
-	}
-	if n > l.MaxRecord() {
-		return Mark{}, fmt.Errorf("record of %d octets, the limit is %d", n, l.MaxRecord())
-	}
-	seg, mark, err := l.putCommit(n, parts)
+	seg, mark, err := l.putCommit(payload)
 	if err != nil {
 		return Mark{}, err
 	}
@@ -132,31 +125,54 @@ func (l *Log) Commit(parts ...[]byte) (Mark, error) {
 	return mark, l.err
 }
 
-func (l *Log) putCommit(n int, parts [][]byte) (*segment, Mark, error) {
+// putCommit adds the record; before it, in records of their own, those parts of the payload that one record has
+// no room for.
+func (l *Log) putCommit(payload []byte) (*segment, Mark, error) {
+	limit := l.MaxRecord() - commitHeader
+	number := uint32(0)
+	for ; len(payload) > limit; number++ {
+		var head [partHeader]byte
+		binary.LittleEndian.PutUint32(head[:], number)
+		if _, _, err := l.putAnyway(kindPart, head[:], payload[:limit]); err != nil {
+			return nil, Mark{}, err
+		}
+		payload = payload[limit:]
+	}
+	var head [commitHeader]byte
+	l.mu.Lock()
+	binary.LittleEndian.PutUint64(head[:], l.seq+1)
+	binary.LittleEndian.PutUint64(head[8:], uint64(l.synced))
+	binary.LittleEndian.PutUint32(head[16:], number)
+	l.mu.Unlock()
+	seg, end, err := l.putAnyway(kindCommit, head[:], payload)
+	if err != nil {
+		return nil, Mark{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seq++
+	return seg, Mark{end, l.seq}, nil
+}
+
+// putAnyway adds a record, in the reserve if need be, and returns its segment and end.
+func (l *Log) putAnyway(kind byte, parts ...[]byte) (*segment, Pos, error) {
+	pcrc, n := payloadCRC(parts...)
 	for {
 		l.mu.Lock()
-		cur := l.cur
-		switch {
-		case l.err != nil:
+		if l.err != nil {
 			err := l.err
 			l.mu.Unlock()
-			return nil, Mark{}, err
-		case !l.fits(n + commitHeader):
+			return nil, 0, err
+		}
+		if l.fits(n) {
+			l.put(kind, n, pcrc, parts...)
+			seg, end := l.cur, at(l.cur.number, l.cur.end)
 			l.mu.Unlock()
-			if err := l.rotate(n+commitHeader, 0); err != nil {
-				return nil, Mark{}, err
-			}
-		default:
-			var head [commitHeader]byte
-			l.seq++
-			binary.LittleEndian.PutUint64(head[:], l.seq)
-			binary.LittleEndian.PutUint64(head[8:], uint64(l.synced))
-			all := append([][]byte{head[:]}, parts...)
-			pcrc, n := payloadCRC(all...)
-			l.put(kindCommit, n, pcrc, all...)
-			mark := Mark{at(cur.number, cur.end), l.seq}
-			l.mu.Unlock()
-			return cur, mark, nil
+			return seg, end, nil
+		}
+		l.mu.Unlock()
+		if err := l.rotate(n, 0); err != nil {
+			return nil, 0, err
 		}
 	}
 }

@@ -543,15 +543,58 @@ func TestTooLarge(t *testing.T) {
 	if _, err := l.Append(make([]byte, l.MaxRecord()+1)); err == nil {
 		t.Error("a record over the limit was taken")
 	}
-	if _, err := l.Commit(make([]byte, l.MaxRecord()+1)); err == nil {
-		t.Error("a commit over the limit was taken")
-	}
 	if _, err := l.Append(make([]byte, l.MaxRecord())); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.Commit(make([]byte, l.MaxRecord())); err != nil {
-		t.Error(err)
+}
+
+// A commit of any size is one commit, also after one that was given up half way.
+func TestLargeCommits(t *testing.T) {
+	fs := NewFaults(nil)
+	sizes := []int{0, 100, 2000, 2008, 2009, 2100, 9000, 4100, 40000, 3, 70000}
+	payload := func(i int) []byte { return bytes.Repeat([]byte{byte(i + 1)}, sizes[i]) }
+	l, _ := open2(t, fs)
+	for i := range sizes {
+		if sizes[i] > 5000 {
+			giveUp(t, l, fs)
+		}
+		if _, err := l.Commit(payload(i)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	l.Close()
+	l, got := open2(t, fs)
+	defer l.Close()
+	if len(got) != len(sizes) {
+		t.Fatalf("%d commits, want %d", len(got), len(sizes))
+	}
+	for i := range sizes {
+		if !bytes.Equal(got[i], payload(i)) {
+			t.Errorf("commit %d has %d octets, want %d", i, len(got[i]), sizes[i])
+		}
+	}
+}
+
+func open2(t *testing.T, fs vfs.FS) (l *Log, got [][]byte) {
+	t.Helper()
+	l, err := Open(testConfig(fs), Mark{}, func(_ Mark, payload []byte) error {
+		got = append(got, bytes.Clone(payload))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, got
+}
+
+// giveUp has a commit fail for want of room after some of its parts were written.
+func giveUp(t *testing.T, l *Log, fs *Faults) {
+	t.Helper()
+	fs.SetFull(NoNewBlocks)
+	if _, err := l.Commit(make([]byte, 200000)); !errors.Is(err, ErrFull) {
+		t.Fatalf("commit of far more than there is room for: %v", err)
+	}
+	fs.SetFull(Roomy)
 }
 
 // FuzzSegment reads a segment that is anything. What it accepts must lie inside it, and the end that it
@@ -577,7 +620,7 @@ func FuzzSegment(f *testing.F) {
 		read := func(end uint32) (uint32, uint64) {
 			seg := &segment{header: h, file: vfs.NewMemFile(b), end: end}
 			l := &Log{cfg: Config{Log: slog.New(slog.DiscardHandler)}, last: h.number}
-			err := l.replaySegment(seg, at(h.number, segmentHeader), func(m Mark, _ []byte) error {
+			err := l.replaySegment(seg, at(h.number, segmentHeader), new(partList), func(m Mark, _ []byte) error {
 				if int(m.Pos.Offset()) > len(b)+7 {
 					t.Fatalf("a commit that ends at %v, of %d octets", m.Pos, len(b))
 				}
@@ -640,5 +683,38 @@ func BenchmarkCommit(b *testing.B) {
 				l.Unpin(e.Pos.Segment())
 			}
 		})
+	}
+}
+
+// A log whose segments were of another size goes on with those of the new one.
+func TestOtherSegmentSize(t *testing.T) {
+	fs := NewFaults(nil)
+	l, _ := open(t, fs, Mark{})
+	mustAdd(t, l, 1, 20)
+	l.Close()
+	var got []commit
+	cfg := testConfig(fs)
+	cfg.SegmentBytes = 3 * 4096
+	l, err := Open(cfg, Mark{}, func(_ Mark, payload []byte) error {
+		got = append(got, decodeCommit(payload))
+		return nil
+	})
+	if err != nil || len(got) != 20 {
+		t.Fatalf("%d commits, %v", len(got), err)
+	}
+	if err := checkRun(l, got, 1); err != nil {
+		t.Error(err)
+	}
+	mustAdd(t, l, 21, 60)
+	for _, s := range l.Segments() {
+		if old := s.Number <= got[19].data.Pos.Segment(); old != (s.Bytes == 4096) {
+			t.Errorf("segment %d has %d octets", s.Number, s.Bytes)
+		}
+	}
+	l.Close()
+	l, got = open(t, fs, Mark{})
+	defer l.Close()
+	if err := checkRun(l, got, 1); err != nil || len(got) != 60 {
+		t.Errorf("%d commits, %v", len(got), err)
 	}
 }

@@ -12,9 +12,11 @@ const (
 	version        = 1
 	segmentHeader  = 40
 	recordHeader   = 16
-	commitHeader   = 16 // seq and synced
+	commitHeader   = 24 // seq, synced, parts, and four octets of zero
+	partHeader     = 8  // number, and four octets of zero
 	kindData       = 1
 	kindCommit     = 2
+	kindPart       = 3
 	minSegmentSize = 4096
 	maxSegmentSize = 1 << 30
 )
@@ -98,10 +100,10 @@ func parseRecordHeader(b []byte, salt uint64, pos Pos, limit int) (recordInfo, b
 	le := binary.LittleEndian
 	n := le.Uint32(b[8:])
 	kind := b[12]
-	if kind != kindData && kind != kindCommit || n > uint32(limit) || recordSize(int(n)) > limit {
+	if kind < kindData || kind > kindPart || n > uint32(limit) || recordSize(int(n)) > limit {
 		return recordInfo{}, false
 	}
-	if kind == kindCommit && n < commitHeader {
+	if kind == kindCommit && n < commitHeader || kind == kindPart && n < partHeader {
 		return recordInfo{}, false
 	}
 	if headerCRC(b, salt, pos) != le.Uint32(b) {

@@ -135,6 +135,7 @@ func (l *Log) replay(from Mark, fn func(Mark, []byte) error) error {
 		return fmt.Errorf("segment %d is missing: the log ends with %d: %w", pos.Segment(), l.last,
 			ErrCorrupt)
 	}
+	parts := new(partList)
 	for n := pos.Segment(); n > 0 && n <= l.last; n++ {
 		seg := l.live[n]
 		if seg == nil {
@@ -143,7 +144,7 @@ func (l *Log) replay(from Mark, fn func(Mark, []byte) error) error {
 		if n > pos.Segment() {
 			pos = at(n, segmentHeader)
 		}
-		if err := l.replaySegment(seg, pos, fn); err != nil {
+		if err := l.replaySegment(seg, pos, parts, fn); err != nil {
 			return err
 		}
 	}
@@ -151,7 +152,7 @@ func (l *Log) replay(from Mark, fn func(Mark, []byte) error) error {
 }
 
 // replaySegment reads one segment from pos on. On return seg.end of the last one is behind its last commit.
-func (l *Log) replaySegment(seg *segment, pos Pos, fn func(Mark, []byte) error) error {
+func (l *Log) replaySegment(seg *segment, pos Pos, parts *partList, fn func(Mark, []byte) error) error {
 	final := seg.number == l.last
 	r := newScanner(seg, pos)
 	end := pos
@@ -163,19 +164,14 @@ func (l *Log) replaySegment(seg *segment, pos Pos, fn func(Mark, []byte) error) 
 		if kind == 0 {
 			break
 		}
-		if kind == kindData {
-			continue
-		}
-		seq, synced := commitFields(payload)
-		if seq != l.seq+1 {
-			return fmt.Errorf("%s: commit %d at %v follows commit %d: %w", seg.name, seq, end, l.seq,
-				ErrCorrupt)
-		}
-		l.seq = seq
-		l.synced = max(l.synced, synced)
-		end = r.pos
-		if err := fn(Mark{end, seq}, payload[commitHeader:]); err != nil {
-			return err
+		switch kind {
+		case kindPart:
+			parts.add(payload)
+		case kindCommit:
+			end = r.pos
+			if err := l.replayCommit(end, payload, parts, fn); err != nil {
+				return fmt.Errorf("%s: %w", seg.name, err)
+			}
 		}
 	}
 	if !final {
@@ -196,6 +192,49 @@ func (l *Log) replaySegment(seg *segment, pos Pos, fn func(Mark, []byte) error) 
 	seg.end = end.Offset()
 	l.lastEnd = seg.end
 	return nil
+}
+
+// replayCommit takes in one commit, with the parts before it.
+func (l *Log) replayCommit(end Pos, payload []byte, parts *partList, fn func(Mark, []byte) error) error {
+	seq, synced := commitFields(payload)
+	if seq != l.seq+1 {
+		return fmt.Errorf("commit %d, which ends at %v, follows commit %d: %w", seq, end, l.seq, ErrCorrupt)
+	}
+	whole, ok := parts.join(binary.LittleEndian.Uint32(payload[16:]), payload[commitHeader:])
+	if !ok {
+		return fmt.Errorf("commit %d, which ends at %v, lacks parts: %w", seq, end, ErrCorrupt)
+	}
+	l.seq = seq
+	l.synced = max(l.synced, synced)
+	return fn(Mark{end, seq}, whole)
+}
+
+// partList is the parts of a commit, as far as they were read.
+type partList struct {
+	n       uint32
+	payload []byte
+}
+
+// add takes a part. One with the number 0 begins anew; one out of turn ends what there was.
+func (p *partList) add(record []byte) {
+	number := binary.LittleEndian.Uint32(record)
+	if number != p.n {
+		p.n, p.payload = 0, nil
+	}
+	if number == p.n {
+		p.n++
+		p.payload = append(p.payload, record[partHeader:]...)
+	}
+}
+
+// join returns what so many parts and the rest are together, and forgets the parts.
+func (p *partList) join(n uint32, rest []byte) (whole []byte, ok bool) {
+	whole, ok = rest, true
+	if n > 0 {
+		whole, ok = append(p.payload, rest...), n == p.n
+	}
+	p.n, p.payload = 0, nil
+	return whole, ok
 }
 
 func commitFields(payload []byte) (seq uint64, synced Pos) {

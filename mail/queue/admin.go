@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -240,6 +241,10 @@ func (o *outcome) export() Attempt {
 	return a
 }
 
+// actRecipients is how many recipients are altered by one op: each may have a log entry, and a group has a
+// limit.
+const actRecipients = 500
+
 // act alters what a selector picks of what is not settled, and returns how many recipients that were, when
 // the change is on stable storage. f alters the recipients and returns their number; mu is held.
 func (q *Queue) act(ctx context.Context, sel Selector, f func(o *op, m *message, which []int) []int) (int, error) {
@@ -249,17 +254,16 @@ func (q *Queue) act(ctx context.Context, sel Selector, f func(o *op, m *message,
 	n := 0
 	var last chan error
 	err := q.each(ctx, sel, func(m *message, which []int) bool {
-		o := new(op)
-		done := make(chan error, 1)
-		o.done = func(err error) { done <- err }
-		altered := f(o, m, which)
-		if len(altered) == 0 {
-			return true
-		}
-		n += len(altered)
-		if len(o.writes) > 0 {
-			q.commit(o, m, altered)
-			last = done // ops are committed in order
+		for some := range slices.Chunk(which, actRecipients) {
+			o := new(op)
+			done := make(chan error, 1)
+			o.done = func(err error) { done <- err }
+			altered := f(o, m, some)
+			n += len(altered)
+			if len(o.writes) > 0 {
+				q.commit(o, m, altered)
+				last = done // ops are committed in order
+			}
 		}
 		return true
 	})

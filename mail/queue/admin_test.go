@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tallypost/tallypost/internal/durable"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/queue"
 )
@@ -375,5 +376,40 @@ func TestRetainNothing(t *testing.T) {
 	})
 	if n > 0 {
 		t.Errorf("%d keys are left", n)
+	}
+}
+
+// Orders about thousands of recipients come in portions, and all arrive.
+func TestOrdersForThousands(t *testing.T) {
+	post := newRecorder(later("450"))
+	r := newRig(t, queue.Config{Concurrency: 1}, openDisk(t, durable.NewFaults(nil)), &post.postman)
+	env := envelope("a@example.org")
+	for i := range 2200 {
+		to := addr(fmt.Sprintf("u%d@d%d.example", i, i%7))
+		env.Recipients = append(env.Recipients, mail.Recipient{Address: to})
+	}
+	env.HoldUntil = start.Add(time.Hour)
+	r.run()
+	r.submit(env, text)
+	all := queue.Selector{All: true}
+	if n, err := r.q.Hold(ctx, all); n != 2200 || err != nil {
+		t.Errorf("hold: %d, %v", n, err)
+	}
+	if n, err := r.q.Drop(ctx, queue.Selector{Destination: "d3.example"}); n != 314 || err != nil {
+		t.Errorf("drop of one destination: %d, %v", n, err)
+	}
+	r.restart()
+	if n, err := r.q.Drop(ctx, all); n != 2200-314 || err != nil {
+		t.Errorf("drop: %d, %v", n, err)
+	}
+	if !r.empty() || len(post.all()) != 0 {
+		t.Errorf("%d attempts, %+v", len(post.all()), r.q.Stats())
+	}
+	r.stop()
+	if err := check(r.store); err != nil {
+		t.Error(err)
+	}
+	if n := len(r.events()); n != 2201 {
+		t.Errorf("%d log entries, want 2201", n)
 	}
 }

@@ -144,8 +144,12 @@ func (s *Disk) openIndex() (err error) {
 
 // indexFailed is told when Pebble could not flush or compact.
 func (s *Disk) indexFailed(err error) {
-	if durable.IsFull(err) || errors.Is(err, pebble.ErrClosed) || errors.Is(err, pebble.ErrCancelledCompaction) {
-		return
+	select {
+	case <-s.stop: // it will not be done, so that whoever waits for it must not
+	default:
+		if durable.IsFull(err) || errors.Is(err, pebble.ErrCancelledCompaction) {
+			return
+		}
 	}
 	s.fail(fmt.Errorf("index: %w", err))
 	time.Sleep(10 * time.Millisecond) // Pebble tries again at once, for ever
@@ -440,7 +444,8 @@ func (s *Disk) Close() error {
 	defer s.committing.Unlock()
 	var errs []error
 	if s.index != nil {
-		if s.log != nil && s.failed() == nil && s.hasRoom() {
+		s.measureRoom()
+		if s.log != nil && s.failed() == nil && s.roomy.Load() {
 			errs = append(errs, s.flushIndex()) // so that the next start has nothing to replay
 		}
 		errs = append(errs, s.index.Close())

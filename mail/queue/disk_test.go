@@ -350,3 +350,41 @@ func TestDiskMisuse(t *testing.T) {
 	}
 	body.Abort()
 }
+
+// A store whose disk is full can be closed, also while its index waits for room.
+func TestCloseWhileFull(t *testing.T) {
+	for _, full := range []durable.Fullness{durable.NoNewBlocks, durable.NoWrites} {
+		fs := durable.NewFaults(nil)
+		s := openDisk(t, fs)
+		putBody(t, s, 1, []byte("stays"))
+		for i := range 3 {
+			putBody(t, s, mail.ID(2+i), make([]byte, 50<<10))
+		}
+		fs.SetFull(full)
+		text := make([]byte, 9000)
+		for i := range 100 { // until the index is to be flushed, and can not
+			b, err := s.NewBody(mail.ID(100 + i))
+			if err != nil {
+				break
+			}
+			if _, err := b.Write(text); err != nil {
+				b.Abort()
+				break
+			}
+		}
+		closed := make(chan bool)
+		go func() {
+			s.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("close of a full store (%d) does not return", full)
+		}
+		fs.SetFull(durable.Roomy)
+		if got, err := getBody(openDisk(t, fs), 1); string(got) != "stays" {
+			t.Errorf("after a full disk: %q, %v", got, err)
+		}
+	}
+}

@@ -139,19 +139,19 @@ func (q *Queue) loadEntry(name Route, e moment, now time.Time) (full bool, err e
 func (q *Queue) activate(m *message, now time.Time, f func(*recipient) bool) (full *route) {
 	at := micros(now)
 	var jobs []*job
-next:
+	last := make(map[Route]*job) // the job of a route that may have room for one more
 	for i := range m.rcpts {
 		t := &m.rcpts[i]
 		if t.status != pending || t.phase != idle || t.due > at || !f(t) {
 			continue
 		}
-		for _, j := range jobs {
-			if j.route.name == t.route && len(j.which) < q.cfg.MaxRecipientsPerDelivery {
-				j.which = append(j.which, i)
-				continue next
-			}
+		j := last[t.route]
+		if j == nil || len(j.which) == q.cfg.MaxRecipientsPerDelivery {
+			j = &job{msg: m, route: q.route(t.route)}
+			last[t.route] = j
+			jobs = append(jobs, j)
 		}
-		jobs = append(jobs, &job{msg: m, route: q.route(t.route), which: []int{i}})
+		j.which = append(j.which, i)
 	}
 	for _, j := range jobs {
 		if q.hasRoom(j.route) {

@@ -280,7 +280,8 @@ func TestDelayWarning(t *testing.T) {
 			t.Errorf("NOTIFY %d: %d warnings, want %d", tt.notify, len(got), tt.want)
 		}
 		at := time.Duration(told.Load())
-		if tt.want > 0 && (at < 4*time.Hour || at > 5*time.Hour+15*time.Minute) {
+		// The clock may be one attempt ahead of the report.
+		if tt.want > 0 && (at < 4*time.Hour || at > 6*time.Hour+30*time.Minute) {
 			t.Errorf("warned after %v", at)
 		}
 	}

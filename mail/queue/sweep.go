@@ -58,6 +58,9 @@ func (q *Queue) sweep(ctx context.Context) error {
 		return nil // forgotten when they are done
 	}
 	before := q.clk.Now().Add(-q.cfg.Retain)
+	if before.UnixMicro() <= 0 {
+		return nil
+	}
 	from := mail.ID(0)
 	for ctx.Err() == nil {
 		old, next, err := q.oldHistory(from, before)
