@@ -93,12 +93,6 @@ type DNS struct {
 	TrustAD bool `toml:"trust_ad"`
 }
 
-// Relay is how mail leaves.
-type Relay struct {
-	Port      int    `toml:"port" comment:"port of other servers; 25 but for tests"`
-	Smarthost string `toml:"smarthost" comment:"host:port that takes all mail for other domains; empty: their own servers"`
-}
-
 // Queue says how long mail is tried.
 type Queue struct {
 	MinBackoff Duration `toml:"min_backoff" comment:"before the second attempt"`
@@ -113,6 +107,8 @@ type Queue struct {
 type Mailbox struct {
 	Root      string `toml:"root" comment:"folder of <domain>/<local part>/Maildir; empty: mail in data_dir"`
 	Separator string `toml:"separator" comment:"starts a sub-address"`
+	// LMTP is the server that has the mailboxes, such as Dovecot; nothing is written below Root then.
+	LMTP string `toml:"lmtp" comment:"unix:/path or host:port of a server that takes mail by LMTP, such as Dovecot; empty: Maildirs below root"`
 }
 
 // Log is the tamper-evident log of mail events.
@@ -138,7 +134,7 @@ func Default() Config {
 	c := Config{
 		SMTP:       SMTP{Listen: []string{":25"}, MaxSize: 50 << 20, MaxRecipients: 1000, MaxConnections: 2000},
 		Submission: Submission{Listen: []string{":587"}, ListenTLS: []string{":465"}},
-		Relay:      Relay{Port: 25},
+		Relay:      Relay{Port: 25, MaxConnections: 20, IPv6: true},
 		Queue: Queue{MinBackoff: Duration(5 * time.Minute), MaxBackoff: Duration(time.Hour),
 			DelayWarning: Duration(4 * time.Hour), Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
 		Mailbox: Mailbox{Separator: "+"},
@@ -236,11 +232,6 @@ func (c *Config) Validate() error {
 			bad("smtp.relay_from: %w", err)
 		}
 	}
-	if s := c.Relay.Smarthost; s != "" {
-		if _, _, err := net.SplitHostPort(s); err != nil {
-			bad("relay.smarthost: %w", err)
-		}
-	}
 	if len(c.TLS.Cert) != len(c.TLS.Key) {
 		bad("tls: cert and key go together: %d and %d files", len(c.TLS.Cert), len(c.TLS.Key))
 	}
@@ -257,7 +248,7 @@ func (c *Config) Validate() error {
 		"smtp.max_recipients": int64(c.SMTP.MaxRecipients), "smtp.max_connections": int64(c.SMTP.MaxConnections),
 		"relay.port": int64(c.Relay.Port), "queue.min_backoff": int64(c.Queue.MinBackoff),
 		"queue.expire": int64(c.Queue.Expire), "queue.delay_warning": int64(c.Queue.DelayWarning),
-		"queue.concurrency": int64(c.Queue.Concurrency)} {
+		"queue.concurrency": int64(c.Queue.Concurrency), "relay.max_connections": int64(c.Relay.MaxConnections)} {
 		if n <= 0 {
 			bad("%s: %s is not a positive number", name, strconv.FormatInt(n, 10))
 		}
@@ -265,6 +256,7 @@ func (c *Config) Validate() error {
 	if c.Queue.MaxBackoff < c.Queue.MinBackoff {
 		bad("queue.max_backoff: less than queue.min_backoff")
 	}
+	c.validateRelay(bad)
 	c.validateIntake(bad)
 	c.validateSubmission(bad)
 	if c.Mailbox.Root == "" {

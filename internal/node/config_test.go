@@ -48,7 +48,17 @@ func TestBadConfig(t *testing.T) {
 		{"negative", small + "[smtp]\nmax_size = -1", "smtp.max_size: -1"},
 		{"bad duration", small + "[queue]\nexpire = \"5 days\"", "line 5"},
 		{"backoff upside down", small + "[queue]\nmin_backoff = \"2h\"", "queue.max_backoff"},
-		{"bad smarthost", small + "[relay]\nsmarthost = \"mail\"", "smarthost"},
+		{"bad smarthost", small + "[relay]\nsmarthost = \"mail:x\"", "relay.smarthost: \"x\" is no port"},
+		{"password in the clear", small + "[relay]\nsmarthost = \"mail.y.test\"\nuser = \"u\"\npassword = \"p\"\ntls = \"none\"",
+			"relay.smarthost: a password needs TLS"},
+		{"route of no domain", small + "[[relay.route]]\ndomains = [\"y y\"]\nto = \"z.test\"", "relay.route 1: \"y y\""},
+		{"route without domains", small + "[[relay.route]]\nto = \"z.test\"", "relay.route 1: domains: empty"},
+		{"route without server", small + "[[relay.route]]\ndomains = [\"y.test\"]", "relay.route 1: to: empty"},
+		{"route of our own domain", small + "[[relay.route]]\ndomains = [\"x.test\"]\nto = \"z.test\"",
+			"relay.route 1: x.test is a domain of this server"},
+		{"two routes of a domain", small + "[[relay.route]]\ndomains = [\"y.test\"]\nto = \"z.test\"\n" +
+			"[[relay.route]]\ndomains = [\"Y.test\"]\nto = \"mx\"", "relay.route 2: y.test has a route already"},
+		{"bad lmtp", small + "[mailbox]\nlmtp = \"unix:\"", "mailbox.lmtp: "},
 	} {
 		_, err := load(t, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "tallypost.toml: ") {

@@ -31,6 +31,7 @@ import (
 	"github.com/tallypost/tallypost/mail/reporting"
 	"github.com/tallypost/tallypost/mail/reputation"
 	"github.com/tallypost/tallypost/mail/smtp"
+	"github.com/tallypost/tallypost/mail/srs"
 )
 
 // Node is a mail server with its log.
@@ -40,6 +41,7 @@ type Node struct {
 	store queue.Store
 	queue *queue.Queue
 	relay *relay.Relay
+	srs   *srs.Rewriter
 	boxes *mailbox.Maildirs
 
 	intake  *intake.Intake
@@ -108,9 +110,10 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	}
 	n.inbox = OpenInbox(cfg, clk)
 	n.boxes = mailbox.New(mailbox.Config{Root: cfg.Mailbox.Root, Hostname: cfg.Hostname}, clk)
-	n.relay, err = relay.New(relay.Config{Hostname: cfg.Hostname, Port: cfg.Relay.Port, Routes: cfg.Relay.routes(),
-		Report: n.reports.Connected},
-		resolver, clk, log.With("part", "relay"))
+	if n.srs, err = openSRS(cfg); err != nil {
+		return n, err
+	}
+	n.relay, err = openRelay(cfg, resolver, n.reports.Connected, clk, log.With("part", "relay"))
 	if err != nil {
 		return n, err
 	}
@@ -124,6 +127,7 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	}
 	policy := n.submissionConfig(cfg.intakeConfig())
 	policy.Weighers, policy.SampleBytes = []intake.Weigher{weigher{n.learner.History, clk}}, reputationSample
+	policy.SRS = n.srs
 	n.intake, err = intake.New(policy, accounts, n.queue, events.Origin(), resolver, clk,
 		log.With("part", "intake"))
 	if err != nil {
@@ -148,6 +152,7 @@ func (n *Node) openQueue(accounts account.Resolver, clk clock.Clock) (*eventlog.
 		return nil, err
 	}
 	deliver := &deliverer{accounts: accounts, boxes: n.boxes, relay: n.relay, inbox: n.inbox,
+		lmtp: n.cfg.Mailbox.LMTP != "", srs: n.srs, clock: clk,
 		takesReports: n.cfg.takesReports, log: n.log.With("part", "mailbox")}
 	n.queue, err = queue.Open(queue.Config{
 		MinBackoff: time.Duration(n.cfg.Queue.MinBackoff), MaxBackoff: time.Duration(n.cfg.Queue.MaxBackoff),

@@ -77,6 +77,12 @@ func (r *Relay) readRoutes() error {
 	return nil
 }
 
+// Check reports what is wrong with a transport.
+func (t Transport) Check() error {
+	_, err := t.read()
+	return err
+}
+
 func routeKey(key string) (string, error) {
 	if key == "*" {
 		return key, nil

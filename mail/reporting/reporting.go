@@ -83,7 +83,7 @@ func NewSender(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Log
 		cfg.Spread = 4 * time.Hour
 	}
 	if cfg.Client == nil {
-		cfg.Client = publicClient(resolver)
+		cfg.Client = PublicClient(resolver)
 	}
 	s := &Sender{cfg: cfg, resolver: resolver, clock: clk, log: log, begun: clk.Now().UTC()}
 	s.dmarc = dmarc.NewCollector(dmarc.CollectorConfig{Org: cfg.Org, Email: s.from().String(),

@@ -250,7 +250,7 @@ func TestPostGoesToPublicAddressesOnly(t *testing.T) {
 	defer srv.Close()
 	zone := new(dns.Zone)
 	zone.Set("inside.example", "A 127.0.0.1")
-	client := publicClient(zone)
+	client := PublicClient(zone)
 	client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(srv.URL, "https://"))
 	for _, host := range []string{"127.0.0.1", "inside.example", "[::ffff:127.0.0.1]"} {
