@@ -97,7 +97,13 @@ func New(cfg Config) *API {
 // SetServer tells the API which server its methods are called by.
 func (a *API) SetServer(s *jsonrpc.Server) { a.cfg.Server = s }
 
-// Methods returns all methods.
+// Describe returns all methods for who wants to know what they take; they cannot be run.
+func Describe() []jsonrpc.Method {
+	a := new(API)
+	return append(append(a.Methods(), a.coinMethods()...), a.netMethods()...)
+}
+
+// Methods returns the methods that can be run.
 func (a *API) Methods() []jsonrpc.Method {
 	list := a.controlMethods()
 	list = append(list, a.chainMethods()...)

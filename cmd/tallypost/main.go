@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -20,11 +21,20 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	switch filepath.Base(os.Args[0]) {
+	case "bitcoind":
+		return runBitcoind(ctx, os.Args[1:])
+	case "bitcoin-cli":
+		return runBitcoinCLI(ctx, os.Args[1:])
+	}
 	err := rootCommand().ExecuteContext(ctx)
 	var usage usageError
+	var exit exitError
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &exit):
+		return int(exit)
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
 		fmt.Fprintf(os.Stderr, "tallypost: %v\nTry `tallypost --help`.\n", err)
 		return 2

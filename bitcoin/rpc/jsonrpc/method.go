@@ -68,6 +68,9 @@ func parseParams(spec string) (params []Param) {
 	return params
 }
 
+// Parameters returns the parameters that Params describes.
+func (m *Method) Parameters() []Param { return parseParams(m.Params) }
+
 // usage returns the first line of the method's help.
 func (m *Method) usage() string {
 	var b strings.Builder

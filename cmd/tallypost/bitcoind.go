@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallypost/tallypost/internal/bitcoind"
+	"github.com/tallypost/tallypost/internal/bitcoind/options"
+)
+
+// bitcoindCommand is the Bitcoin half alone. Its flags are bitcoind's, so it parses them itself.
+func bitcoindCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "bitcoind [flags]",
+		Short:              "Run the Bitcoin node alone, with the flags and files of Bitcoin Core's bitcoind",
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return exitCode(runBitcoind(cmd.Context(), args))
+		},
+	}
+}
+
+// exitError ends the program with a code, everything having been said.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func exitCode(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return exitError(code)
+}
+
+// runBitcoind is bitcoind's main: it returns the exit code.
+func runBitcoind(ctx context.Context, args []string) int {
+	err := startBitcoind(ctx, args)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+	return 1
+}
+
+func startBitcoind(ctx context.Context, args []string) error {
+	o := options.New(options.Bitcoind())
+	if err := o.ParseCommandLine(args, false); err != nil {
+		return fmt.Errorf("Error parsing command line arguments: %w", err)
+	}
+	switch {
+	case o.Has("help") || o.Has("h") || o.Has("?"):
+		fmt.Print(bitcoindHelp)
+		return nil
+	case o.Bool("version", false):
+		fmt.Print("Bitcoin Core daemon version v30.99.0 bitcoind (Tallypost)\n")
+		return nil
+	}
+	if err := o.CheckDataDir(); err != nil {
+		return fmt.Errorf("%s", firstUpper(err.Error()))
+	}
+	warn := func(s string) { fmt.Fprintln(os.Stderr, s) }
+	if err := o.ReadFiles(warn); err != nil {
+		return fmt.Errorf("Error reading configuration file: %w", err)
+	}
+	network, err := o.Network()
+	if err != nil {
+		return err
+	}
+	o.UseNetwork(network)
+	if err := misplaced(o, network); err != nil {
+		return err
+	}
+	cfg, err := bitcoind.FromOptions(o)
+	if err != nil {
+		return err
+	}
+	n, err := bitcoind.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := n.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// misplaced refuses nothing: it warns of options that have no effect where they stand.
+func misplaced(o *options.Options, network string) error {
+	for _, name := range o.Misplaced() {
+		fmt.Fprintf(os.Stderr, "Warning: Config setting for %s only applied on %s network when in [%s] "+
+			"section.\n", name, network, network)
+	}
+	for _, s := range o.UnknownSections() {
+		fmt.Fprintf(os.Stderr, "Warning: %s:%d Section [%s] is not recognized.\n", s.File, s.Line, s.Name)
+	}
+	return nil
+}
+
+func firstUpper(s string) string {
+	if s == "" {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:]
+}
+
+const bitcoindHelp = `Bitcoin Core daemon version v30.99.0 bitcoind (Tallypost)
+
+The Bitcoin half of Tallypost, to be used as Bitcoin Core's bitcoind is.
+
+Usage:  bitcoind [options]
+
+All options of Bitcoin Core 30 are accepted on the command line and in bitcoin.conf; those of
+parts that this node does not have are without effect. The ones of every day:
+
+  -datadir=<dir>      data directory (default: ~/.bitcoin)
+  -conf=<file>        configuration file (default: bitcoin.conf in the data directory)
+  -chain=<chain>      main, test, testnet4, signet or regtest; also -testnet4, -signet, -regtest
+  -listen, -bind=<addr>[:<port>][=onion], -whitebind=<perms@addr:port>, -port=<port>
+  -connect=<ip>, -addnode=<ip>, -seednode=<ip>, -dnsseed, -proxy=<ip:port>, -onion=<ip:port>
+  -maxconnections=<n>, -blocksonly, -v2transport, -whitelist=<perms@subnet>
+  -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
+  -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>
+  -debug=<category>, -debugexclude=<category>, -printtoconsole, -debuglogfile=<file>
+  -maxmempool=<MB>, -minrelaytxfee=<amt>, -datacarriersize=<n>, -acceptnonstdtxn
+`

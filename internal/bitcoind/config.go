@@ -1,0 +1,532 @@
+package bitcoind
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
+	"github.com/tallypost/tallypost/bitcoin/miner"
+	"github.com/tallypost/tallypost/bitcoin/p2p"
+	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+	"github.com/tallypost/tallypost/internal/bitcoind/options"
+)
+
+// Bind is an address to listen at for peers.
+type Bind struct {
+	Addr        netip.AddrPort
+	Permissions p2p.Permissions
+	Onion       bool
+	Optional    bool // a failure to listen there is no failure of the node
+}
+
+// Config is what a node is told, as the node uses it. FromOptions makes it.
+type Config struct {
+	Network *bitcoin.Network
+	DataDir string // of the network
+	BaseDir string // of all networks
+
+	LogFile      string // empty: none
+	LogConsole   bool
+	LogMicros    bool
+	LogStamps    bool
+	Debug        []string // categories
+	DebugExclude []string
+	PIDFile      string
+
+	P2P     p2p.Config // but for what the node has made itself
+	Binds   []Bind
+	RPC     jsonrpc.Config
+	RPCOn   bool
+	RPCBind []netip.AddrPort
+	Cookie  string // file; empty: none
+	Perm    uint32 // of the cookie file
+	User    string
+	Pass    string
+
+	Mempool     mempool.Config
+	Mining      miner.Options
+	MaxTipAge   time.Duration
+	MinimumWork *bitcoin.Uint256
+	AssumeValid *bitcoin.Hash
+	Workers     int
+	CacheBytes  int64
+	MockTime    int64
+	StopAt      bitcoin.Height
+	Deprecated  []string
+	TestAddrman bool
+	SmallFiles  bool
+	NoXOR       bool
+	BlocksDir   string
+	Reindex     bool
+	ReindexCoin bool
+
+	Warnings []string // for the log
+}
+
+// FromOptions makes a configuration of settings whose network has been chosen. The errors are Core's.
+func FromOptions(o *options.Options) (c Config, err error) {
+	interact(o)
+	if c.Network, err = network(o); err != nil {
+		return c, err
+	}
+	c.BaseDir = o.DataDir()
+	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
+	c.Warnings = o.Warnings
+	steps := []func(*options.Options) error{c.logging, c.chain, c.mempool, c.peers, c.binds, c.rpc}
+	for _, step := range steps {
+		if err := step(o); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// interact lets settings imply others (Core's InitParameterInteraction).
+func interact(o *options.Options) {
+	imply := func(because, name, value string) {
+		if o.SetDefault(name, value) {
+			o.Warnings = append(o.Warnings, fmt.Sprintf("parameter interaction: %s -> setting -%s=%s",
+				because, name, value))
+		}
+	}
+	if len(o.List("bind")) > 0 {
+		imply("-bind set", "listen", "1")
+	}
+	if len(o.List("whitebind")) > 0 {
+		imply("-whitebind set", "listen", "1")
+	}
+	if len(o.List("connect")) > 0 || o.Negated("connect") || o.Int("maxconnections", 125) <= 0 {
+		imply("-connect or -maxconnections=0 set", "dnsseed", "0")
+		imply("-connect or -maxconnections=0 set", "listen", "0")
+	}
+	if p := o.String("proxy", ""); p != "" && p != "0" {
+		imply("-proxy set", "listen", "0")
+		imply("-proxy set", "discover", "0")
+	}
+	if !o.Bool("listen", true) {
+		imply("-listen=0", "discover", "0")
+		imply("-listen=0", "listenonion", "0")
+	}
+	if o.Bool("blocksonly", false) {
+		imply("-blocksonly=1", "whitelistrelay", "0")
+		imply("-blocksonly=1", "maxmempool", "5")
+	}
+	if o.Bool("whitelistforcerelay", false) {
+		imply("-whitelistforcerelay=1", "whitelistrelay", "1")
+	}
+}
+
+func network(o *options.Options) (*bitcoin.Network, error) {
+	name, err := o.Network()
+	if err != nil {
+		return nil, err
+	}
+	n, err := bitcoin.NetworkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("Unknown chain %s.", name)
+	}
+	if challenges := o.List("signetchallenge"); len(challenges) > 0 && name == "signet" {
+		if len(challenges) > 1 {
+			return nil, errors.New("-signetchallenge cannot be multiple values.")
+		}
+		b, err := parseHex(challenges[0])
+		if err != nil {
+			return nil, fmt.Errorf("-signetchallenge must be hex, not '%s'.", challenges[0])
+		}
+		n = bitcoin.SignetWithChallenge(b)
+	}
+	if name != "regtest" {
+		return n, nil
+	}
+	for _, arg := range o.List("testactivationheight") {
+		if n, err = n.WithActivationHeight(arg); err != nil {
+			return nil, err
+		}
+	}
+	for _, arg := range o.List("vbparams") {
+		if n, err = n.WithVersionBits(arg); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (c *Config) logging(o *options.Options) error {
+	c.LogFile = c.file(o, "debuglogfile", "debug.log")
+	c.LogConsole = o.Bool("printtoconsole", !o.Bool("daemon", false))
+	c.LogMicros, c.LogStamps = o.Bool("logtimemicros", false), o.Bool("logtimestamps", true)
+	c.Debug, c.DebugExclude = o.List("debug"), o.List("debugexclude")
+	for _, d := range slices.Concat(c.Debug, c.DebugExclude) {
+		if !slices.Contains(categories, d) && !slices.Contains([]string{"", "0", "1", "all", "none"}, d) {
+			return fmt.Errorf("Unsupported logging category -debug=%s.", d)
+		}
+	}
+	c.PIDFile = c.file(o, "pid", "bitcoind.pid")
+	return nil
+}
+
+// file returns the file that an option names, in the network's directory if it is relative.
+func (c *Config) file(o *options.Options, name, def string) string {
+	if o.Negated(name) {
+		return ""
+	}
+	f := o.String(name, def)
+	if f == "" {
+		f = def
+	}
+	if filepath.IsAbs(f) {
+		return f
+	}
+	return filepath.Join(c.DataDir, f)
+}
+
+func (c *Config) chain(o *options.Options) error {
+	if s := o.String("minimumchainwork", ""); s != "" {
+		w, err := parseUint256(s)
+		if err != nil {
+			return fmt.Errorf("Invalid minimum work specified (%s), must be up to 64 hex digits", s)
+		}
+		c.MinimumWork = &w
+	}
+	if s := o.String("assumevalid", ""); s != "" {
+		w, err := parseUint256(s)
+		if err != nil {
+			return fmt.Errorf("Invalid assumevalid block hash specified (%s), must be up to 64 hex digits "+
+				"(or 0 to disable)", s)
+		}
+		h := w.Hash()
+		c.AssumeValid = &h
+	}
+	c.MaxTipAge = time.Duration(o.Int("maxtipage", 24*3600)) * time.Second
+	c.Workers = int(max(o.Int("par", 0), 0))
+	c.CacheBytes = o.Int("dbcache", 0) << 20
+	c.SmallFiles, c.NoXOR = o.Bool("fastprune", false), !o.Bool("blocksxor", true)
+	c.Reindex, c.ReindexCoin = o.Bool("reindex", false), o.Bool("reindex-chainstate", false)
+	c.StopAt = bitcoin.Height(o.Int("stopatheight", 0))
+	c.Deprecated = o.List("deprecatedrpc")
+	c.MockTime = o.Int("mocktime", 0)
+	c.TestAddrman = slices.Contains(o.List("test"), "addrman")
+	if c.MockTime != 0 && !c.Network.MockableTime {
+		return errors.New("-mocktime can only be used with regtest")
+	}
+	return nil
+}
+
+func (c *Config) mempool(o *options.Options) error {
+	m := &c.Mempool
+	m.MaxBytes = o.Int("maxmempool", 300) * 1_000_000
+	m.Expiry = time.Duration(o.Int("mempoolexpiry", 336)) * time.Hour
+	for _, f := range []struct {
+		name string
+		rate *mempool.FeeRate
+	}{{"minrelaytxfee", &m.MinRelayFee}, {"incrementalrelayfee", &m.IncrementalFee},
+		{"dustrelayfee", &m.DustRelayFee}, {"blockmintxfee", &c.Mining.MinRate}} {
+		if !o.Has(f.name) {
+			continue
+		}
+		amount, ok := bitcoin.ParseMoney(o.String(f.name, ""))
+		if !ok {
+			return fmt.Errorf("Invalid amount for -%s=<amount>: '%s'", f.name, o.String(f.name, ""))
+		}
+		if *f.rate = mempool.FeeRate(amount); amount == 0 {
+			*f.rate = -1 // none
+		}
+	}
+	if !o.Has("blockmintxfee") {
+		c.Mining.MinRate = 1
+	}
+	m.MaxDataCarrier = int(o.Int("datacarriersize", 100_000))
+	if !o.Bool("datacarrier", true) || m.MaxDataCarrier == 0 {
+		m.MaxDataCarrier = -1
+	}
+	m.RefuseBareMultisig = !o.Bool("permitbaremultisig", true)
+	// Any network but the main one lets nonstandard transactions be asked for; regtest has them by default
+	// no more than others.
+	if m.AcceptNonStandard = o.Bool("acceptnonstdtxn", false); m.AcceptNonStandard &&
+		c.Network.Name == "main" {
+		return errors.New("acceptnonstdtxn is not currently supported for main chain")
+	}
+	m.MaxClusterCount = int(o.Int("limitclustercount", 0))
+	if m.MaxClusterCount > mempool.MaxClusterCount {
+		return fmt.Errorf("limitclustercount must be less than or equal to %d", mempool.MaxClusterCount)
+	}
+	m.MaxClusterVSize = int(o.Int("limitclustersize", 0)) * 1000
+	m.BytesPerSigOp = int(o.Int("bytespersigop", 0))
+	c.Mining.MaxWeight = int(o.Int("blockmaxweight", 4_000_000))
+	c.Mining.ReservedWeight = int(o.Int("blockreservedweight", miner.DefaultReservedWeight))
+	if c.Network.Name == "regtest" {
+		c.Mining.Version = int32(o.Int("blockversion", 0))
+	}
+	switch {
+	case c.Mining.MaxWeight > 4_000_000:
+		return fmt.Errorf("Specified -blockmaxweight (%d) exceeds consensus maximum block weight (4000000)",
+			c.Mining.MaxWeight)
+	case c.Mining.ReservedWeight > 4_000_000:
+		return fmt.Errorf("Specified -blockreservedweight (%d) exceeds consensus maximum block weight "+
+			"(4000000)", c.Mining.ReservedWeight)
+	case c.Mining.ReservedWeight < 2000:
+		return fmt.Errorf("Specified -blockreservedweight (%d) is lower than minimum safety value of (2000)",
+			c.Mining.ReservedWeight)
+	}
+	return nil
+}
+
+func (c *Config) peers(o *options.Options) error {
+	p := &c.P2P
+	p.ConnectOnly = len(o.List("connect")) > 0 || o.Negated("connect")
+	if list := o.List("connect"); !(len(list) == 1 && list[0] == "0") {
+		p.Connect = list
+	}
+	p.AddNodes, p.Seeds = o.List("addnode"), o.List("seednode")
+	p.DNSSeed = o.Bool("dnsseed", true) && o.Bool("dns", true) || o.Bool("forcednsseed", false)
+	p.NoListen = !o.Bool("listen", true)
+	p.MaxConnections = int(o.Int("maxconnections", 125))
+	p.PeerTimeout = time.Duration(o.Int("peertimeout", 60)) * time.Second
+	if p.PeerTimeout <= 0 {
+		return errors.New("peertimeout must be a positive integer.")
+	}
+	p.ConnectTimeout = time.Duration(o.Int("timeout", 5000)) * time.Millisecond
+	p.MaxSendBuffer = int(o.Int("maxsendbuffer", 1000)) * 1000
+	p.MaxRecvBuffer = int(o.Int("maxreceivebuffer", 5000)) * 1000
+	p.BlocksOnly, p.PeerBloom = o.Bool("blocksonly", false), o.Bool("peerbloomfilters", false)
+	p.V2 = o.Bool("v2transport", true)
+	p.BanTime = time.Duration(o.Int("bantime", 24*3600)) * time.Second
+	p.Inactive = !o.Bool("networkactive", true)
+	p.MaxTipAge = c.MaxTipAge
+	p.MinimumWork = c.Network.MinimumChainWork
+	if c.MinimumWork != nil {
+		p.MinimumWork = *c.MinimumWork
+	}
+	p.Services = wire.ServiceNetwork | wire.ServiceNetworkLimited | wire.ServiceWitness
+	if p.V2 {
+		p.Services |= wire.ServiceP2PV2
+	}
+	if p.PeerBloom {
+		p.Services |= wire.ServiceBloom
+	}
+	if err := c.userAgent(o); err != nil {
+		return err
+	}
+	for _, s := range o.List("whitelist") {
+		w, err := p2p.ParseWhitelist(s)
+		if err != nil {
+			return err
+		}
+		p.Whitelist = append(p.Whitelist, w)
+	}
+	return c.networks(o)
+}
+
+func (c *Config) userAgent(o *options.Options) error {
+	var comments []string
+	for _, s := range o.List("uacomment") {
+		if strings.ContainsAny(s, "/:()") || strings.ContainsFunc(s, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,;-_?@", r)
+		}) {
+			return fmt.Errorf("User Agent comment (%s) contains unsafe characters.", s)
+		}
+		comments = append(comments, s)
+	}
+	agent := "/Satoshi:30.99.0"
+	if len(comments) > 0 {
+		agent += "(" + strings.Join(comments, "; ") + ")"
+	}
+	agent += "/"
+	if len(agent) > wire.MaxUserAgent {
+		return fmt.Errorf("Total length of network version string (%d) exceeds maximum length (%d). Reduce "+
+			"the number or size of uacomments.", len(agent), wire.MaxUserAgent)
+	}
+	c.P2P.UserAgent = agent
+	return nil
+}
+
+// networks reads which networks are reached, and by which proxies.
+func (c *Config) networks(o *options.Options) error {
+	p := &c.P2P
+	for _, s := range o.List("onlynet") {
+		n, ok := netByName(s)
+		if !ok {
+			return fmt.Errorf("Unknown network specified in -onlynet: '%s'", s)
+		}
+		p.OnlyNets = append(p.OnlyNets, n)
+	}
+	p.Proxies = map[wire.Net]string{}
+	if s := o.String("proxy", ""); s != "" && s != "0" {
+		at, err := proxyAddr(s)
+		if err != nil {
+			return fmt.Errorf("Invalid -proxy address or hostname: '%s'", s)
+		}
+		for _, n := range []wire.Net{wire.NetIPv4, wire.NetIPv6, wire.NetTorV3, wire.NetCJDNS} {
+			p.Proxies[n] = at
+		}
+		p.NameProxy = at
+	}
+	if s := o.String("onion", ""); s != "" && s != "0" {
+		at, err := proxyAddr(s)
+		if err != nil {
+			return fmt.Errorf("Invalid -onion address or hostname: '%s'", s)
+		}
+		p.Proxies[wire.NetTorV3] = at
+	} else if s == "0" {
+		delete(p.Proxies, wire.NetTorV3)
+	}
+	for _, s := range o.List("externalip") {
+		host, port := s, c.port(o)
+		if h, ps, err := net.SplitHostPort(s); err == nil {
+			host = h
+			n, _ := strconv.ParseUint(ps, 10, 16)
+			port = uint16(n)
+		}
+		a, err := wire.ParseAddr(host)
+		if err != nil {
+			return fmt.Errorf("Cannot resolve -externalip address: '%s'", s)
+		}
+		p.External = append(p.External, wire.AddrPort{Addr: a, Port: port})
+	}
+	return nil
+}
+
+func netByName(s string) (wire.Net, bool) {
+	for _, n := range []wire.Net{wire.NetIPv4, wire.NetIPv6, wire.NetTorV3, wire.NetI2P, wire.NetCJDNS} {
+		if n.String() == strings.ToLower(s) || strings.ToLower(s) == "tor" && n == wire.NetTorV3 {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+func proxyAddr(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, "9050"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
+		return "", errors.New("invalid port")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func (c *Config) port(o *options.Options) uint16 {
+	return uint16(o.Int("port", int64(c.Network.Port)))
+}
+
+// binds reads where to listen for peers.
+func (c *Config) binds(o *options.Options) error {
+	if p := o.Int("port", int64(c.Network.Port)); p < 1 || p > math.MaxUint16 {
+		return fmt.Errorf("Invalid port specified in -port: '%s'", o.String("port", ""))
+	}
+	if !o.Bool("listen", true) {
+		return nil
+	}
+	port := c.port(o)
+	for _, s := range o.List("bind") {
+		addr, onion := strings.CutSuffix(s, "=onion")
+		def := port
+		if onion {
+			def = c.Network.OnionPort()
+		}
+		ap, err := parseBind(addr, def)
+		if err != nil {
+			return fmt.Errorf("Cannot resolve -bind address: '%s'", s)
+		}
+		c.Binds = append(c.Binds, Bind{Addr: ap, Onion: onion})
+	}
+	for _, s := range o.List("whitebind") {
+		perms, ap, err := p2p.ParseWhitebind(s)
+		if err != nil {
+			return err
+		}
+		c.Binds = append(c.Binds, Bind{Addr: ap, Permissions: perms})
+	}
+	if len(c.Binds) == 0 {
+		c.Binds = []Bind{
+			{Addr: netip.AddrPortFrom(netip.IPv6Unspecified(), port), Optional: true},
+			{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)},
+			{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port+1), Onion: true, Optional: true},
+		}
+	}
+	return nil
+}
+
+func parseBind(s string, def uint16) (netip.AddrPort, error) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap, nil
+	}
+	host := strings.Trim(s, "[]")
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	return netip.AddrPortFrom(ip, def), err
+}
+
+func (c *Config) rpc(o *options.Options) error {
+	c.RPCOn = o.Bool("server", true)
+	port := o.Int("rpcport", int64(c.Network.RPCPort))
+	if port < 1 || port > math.MaxUint16 {
+		return fmt.Errorf("Invalid port specified in -rpcport: '%s'", o.String("rpcport", ""))
+	}
+	r := &c.RPC
+	r.Timeout = time.Duration(o.Int("rpcservertimeout", 30)) * time.Second
+	r.Workers, r.Queue = int(max(o.Int("rpcthreads", 16), 1)), int(max(o.Int("rpcworkqueue", 64), 1))
+	for _, s := range o.List("rpcallowip") {
+		p, err := p2p.ParseSubnet(s)
+		if err != nil {
+			return fmt.Errorf("Invalid -rpcallowip subnet specification: %s. Valid values are a single IP "+
+				"(e.g. 1.2.3.4), a network/netmask (e.g. 1.2.3.4/255.255.255.0), a network/CIDR (e.g. "+
+				"1.2.3.4/24), all ipv4 (0.0.0.0/0), or all ipv6 (::/0). RFC4193 is allowed only if "+
+				"-cjdnsreachable=0.", s)
+		}
+		r.AllowIPs = append(r.AllowIPs, p)
+	}
+	for _, s := range o.List("rpcauth") {
+		cred, err := jsonrpc.ParseCredential(s)
+		if err != nil {
+			return errors.New("Unable to start HTTP server. See debug log for details.")
+		}
+		r.Credentials = append(r.Credentials, cred)
+	}
+	r.Whitelist = jsonrpc.ParseWhitelist(o.List("rpcwhitelist"))
+	r.WhitelistDefault = o.Bool("rpcwhitelistdefault", len(o.List("rpcwhitelist")) > 0)
+	c.User, c.Pass = o.String("rpcuser", ""), o.String("rpcpassword", "")
+	if c.Pass == "" {
+		c.Cookie = c.file(o, "rpccookiefile", ".cookie")
+	}
+	perm, err := jsonrpc.CookiePerms(o.String("rpccookieperms", "owner"))
+	if err != nil {
+		return errors.New("Unable to start HTTP server. See debug log for details.")
+	}
+	c.Perm = uint32(perm)
+	return c.rpcBinds(o, uint16(port))
+}
+
+// rpcBinds reads where to listen for calls: at home only, unless others are allowed to call.
+func (c *Config) rpcBinds(o *options.Options, port uint16) error {
+	if len(o.List("rpcallowip")) == 0 || len(o.List("rpcbind")) == 0 {
+		if len(o.List("rpcbind")) > 0 {
+			c.Warnings = append(c.Warnings, "Option -rpcbind was ignored because -rpcallowip was not "+
+				"specified, refusing to allow everyone to connect")
+		}
+		c.RPCBind = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Loopback(), port),
+			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}
+		return nil
+	}
+	for _, s := range o.List("rpcbind") {
+		ap, err := parseBind(s, port)
+		if err != nil {
+			return fmt.Errorf("Invalid port specified in -rpcbind: '%s'", s)
+		}
+		c.RPCBind = append(c.RPCBind, ap)
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+// Package bitcoind is the Bitcoin half as a program of its own, to be used as Bitcoin Core's bitcoind is:
+// its flags and bitcoin.conf, its data directory, log, cookie and errors.
+//
+// FromOptions turns settings into a Config, New puts the parts of a node together, Run runs them until the
+// context ends or somebody calls stop. What the parts do is theirs: chain, mempool, p2p, miner, rpc.
+package bitcoind
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/p2p"
+	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
+	"github.com/tallypost/tallypost/bitcoin/rpc"
+	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+)
+
+// Node is a node. It is made by New and ended by Run's end.
+type Node struct {
+	cfg   Config
+	clock *mockable
+	log   *slog.Logger
+	debug *debugLog
+	lock  *os.File
+	files []*os.File // of the log
+
+	store  *blockstore.Store
+	chain  *chain.Chain
+	p2p    *p2p.Node
+	api    *rpc.API
+	server *jsonrpc.Server
+	stop   context.CancelFunc
+}
+
+// New takes possession of the data directory and begins the log. Nothing runs yet.
+func New(cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, clock: new(mockable), debug: newDebugLog(cfg.LogMicros, cfg.LogStamps)}
+	n.log = slog.New(n.debug)
+	for _, d := range cfg.Debug {
+		n.debug.Enable(d, true)
+	}
+	for _, d := range cfg.DebugExclude {
+		n.debug.Enable(d, false)
+	}
+	if cfg.MockTime != 0 {
+		n.clock.SetMock(time.Unix(cfg.MockTime, 0))
+	}
+	// Old installations have the wallets elsewhere; a new one has a directory for them.
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, "wallets"), 0o700); err != nil {
+		return nil, fmt.Errorf("Cannot write to directory '%s'; check permissions.", cfg.DataDir)
+	}
+	var err error
+	if n.lock, err = lockDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if err := n.openLog(); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) openLog() error {
+	if n.cfg.LogConsole {
+		n.debug.addOutput(os.Stdout)
+	}
+	if n.cfg.LogFile != "" {
+		f, err := os.OpenFile(n.cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("Could not open debug log file %s", n.cfg.LogFile)
+		}
+		n.files = append(n.files, f)
+		n.debug.addOutput(f)
+	}
+	n.log.Info("Bitcoin Core version v30.99.0 (Tallypost)")
+	n.log.Info("Default data directory " + n.cfg.BaseDir)
+	n.log.Info("Using data directory " + n.cfg.DataDir)
+	for _, w := range n.cfg.Warnings {
+		if strings.HasPrefix(w, "parameter interaction") {
+			n.log.Info(w)
+		} else {
+			n.log.Warn(w)
+		}
+	}
+	return nil
+}
+
+// close gives back what New took.
+func (n *Node) close() {
+	for _, f := range n.files {
+		f.Close()
+	}
+	if n.lock != nil {
+		n.lock.Close()
+	}
+}
+
+// Run runs the node until the context ends or it is told to stop. An error is one that Core would print
+// behind "Error: ".
+func (n *Node) Run(ctx context.Context) (err error) {
+	defer n.close()
+	ctx, n.stop = context.WithCancel(ctx)
+	defer n.stop()
+	if err := n.writePID(); err != nil {
+		return err
+	}
+	defer n.removePID()
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	// Calls are answered until the rest has ended: they wait for the chain.
+	serving, endServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer endServing()
+	if n.cfg.RPCOn {
+		if err := n.startServer(serving, &calls); err != nil {
+			return err
+		}
+		defer n.removeCookie()
+	}
+	if err := n.load(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.closeStore()) }()
+	if err := n.startPeers(); err != nil {
+		return err
+	}
+	n.makeAPI()
+	defer context.AfterFunc(ctx, endServing)()
+	if n.server != nil {
+		n.server.SetWarmup("")
+	}
+	n.log.Info("Done loading")
+	err = n.p2p.Run(ctx)
+	n.log.Info("Shutdown: In progress...")
+	endServing()
+	calls.Wait()
+	if e := n.saveState(); err == nil {
+		err = e
+	}
+	n.log.Info("Shutdown: done")
+	return err
+}
+
+func (n *Node) writePID() error {
+	if n.cfg.PIDFile == "" {
+		return nil
+	}
+	if err := os.WriteFile(n.cfg.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return fmt.Errorf("Unable to create the PID file '%s': %v", n.cfg.PIDFile, errors.Unwrap(err))
+	}
+	return nil
+}
+
+func (n *Node) removePID() {
+	if n.cfg.PIDFile != "" {
+		os.Remove(n.cfg.PIDFile)
+	}
+}
+
+// startServer listens for calls, first, so that no other program can take the place for which there is a
+// cookie (CVE-2018-20587), and answers that the node is warming up.
+func (n *Node) startServer(ctx context.Context, calls *sync.WaitGroup) error {
+	var listeners []net.Listener
+	for _, at := range n.cfg.RPCBind {
+		l, err := net.Listen("tcp", at.String())
+		if err != nil {
+			n.log.Warn("Binding RPC on address " + at.Addr().String() + " port " +
+				strconv.Itoa(int(at.Port())) + " failed.")
+			continue
+		}
+		n.log.Info("Binding RPC on address " + at.Addr().String() + " port " + strconv.Itoa(int(at.Port())))
+		listeners = append(listeners, l)
+	}
+	if len(listeners) == 0 {
+		return errors.New("Unable to start HTTP server. See debug log for details.")
+	}
+	cfg := n.cfg.RPC
+	cfg.Log = n.log
+	if n.cfg.Pass != "" {
+		n.log.Info("Using rpcuser/rpcpassword authentication.")
+		cfg.Credentials = append(cfg.Credentials, jsonrpc.NewCredential(n.cfg.User, n.cfg.Pass))
+	} else if n.cfg.Cookie != "" {
+		cred, err := jsonrpc.WriteCookie(n.cfg.Cookie, fs.FileMode(n.cfg.Perm))
+		if err != nil {
+			n.log.Warn("Unable to open cookie authentication file for writing", "err", err)
+			return errors.New("Unable to start HTTP server. See debug log for details.")
+		}
+		n.log.Info("Generated RPC authentication cookie " + n.cfg.Cookie)
+		n.log.Info("Using random cookie authentication.")
+		cfg.Credentials = append(cfg.Credentials, cred)
+	} else {
+		n.log.Info("RPC authentication cookie file generation is disabled.")
+	}
+	n.server = jsonrpc.NewServer(cfg, nil)
+	for _, l := range listeners {
+		calls.Go(func() {
+			if err := n.server.Serve(ctx, l); err != nil {
+				n.log.Error("the RPC server ended", "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+func (n *Node) removeCookie() {
+	if n.cfg.Cookie != "" {
+		os.Remove(n.cfg.Cookie)
+	}
+}
+
+func (n *Node) warmup(doing string) {
+	if n.server != nil {
+		n.server.SetWarmup(doing)
+	}
+	n.log.Info("init message: " + doing)
+}
+
+// load opens the store and the chain in it.
+func (n *Node) load() error {
+	n.warmup("Loading block index…")
+	var err error
+	n.store, err = blockstore.Open(n.storeConfig())
+	if err != nil {
+		return fmt.Errorf("Error opening block database: %w", err)
+	}
+	n.chain, err = chain.New(chain.Config{
+		Network: n.cfg.Network, Clock: n.clock, Log: n.log, MinimumChainWork: n.cfg.MinimumWork,
+		AssumeValid: n.cfg.AssumeValid, MaxTipAge: n.cfg.MaxTipAge, ScriptWorkers: n.cfg.Workers,
+		Mempool: n.cfg.Mempool,
+	}, n.store)
+	if err != nil {
+		return errors.Join(fmt.Errorf("Error loading block database: %w", err), n.closeStore())
+	}
+	return nil
+}
+
+// startPeers listens for peers and makes the node that speaks with them.
+func (n *Node) startPeers() error {
+	n.warmup("Loading P2P addresses…")
+	cfg := n.cfg.P2P
+	cfg.Chain, cfg.Clock, cfg.Log = n.chain, n.clock, n.log
+	cfg.AnchorsFile = filepath.Join(n.cfg.DataDir, "anchors.dat")
+	var err error
+	if cfg.Book, err = n.loadBook(); err != nil {
+		return err
+	}
+	if cfg.Bans, err = p2p.LoadBans(filepath.Join(n.cfg.DataDir, "banlist.json"), n.clock.Now()); err != nil {
+		n.log.Warn(err.Error())
+	}
+	n.warmup("Starting network threads…")
+	for _, b := range n.cfg.Binds {
+		kind := "tcp4"
+		if b.Addr.Addr().Is6() {
+			kind = "tcp6"
+		}
+		l, err := net.Listen(kind, b.Addr.String())
+		if err != nil && b.Optional {
+			n.log.Warn("no connections are taken at an address", "at", b.Addr, "err", err)
+			continue
+		}
+		if err != nil {
+			for _, l := range cfg.Listen {
+				l.Listener.Close()
+			}
+			return fmt.Errorf("Unable to bind to %s on this computer. Bitcoin Core is probably already "+
+				"running.", wire.AddrPortFrom(b.Addr))
+		}
+		n.log.Info("Bound to " + wire.AddrPortFrom(b.Addr).String())
+		cfg.Listen = append(cfg.Listen, p2p.Listen{Listener: l, Permissions: b.Permissions, Onion: b.Onion})
+	}
+	n.p2p = p2p.New(cfg)
+	return nil
+}
+
+// loadBook reads peers.dat. One that cannot be read stops the node, so that nobody loses what he might
+// mend; one of a newer version is put aside.
+func (n *Node) loadBook() (*addrbook.Book, error) {
+	file := filepath.Join(n.cfg.DataDir, "peers.dat")
+	fresh := addrbook.New
+	if n.cfg.TestAddrman {
+		fresh = addrbook.NewDeterministic
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		n.log.Info(fmt.Sprintf("Creating peers.dat because the file was not found (%q)", file))
+		return fresh(), nil
+	}
+	if err == nil {
+		var book *addrbook.Book
+		if book, err = addrbook.Unmarshal(data, n.cfg.Network.Magic); err == nil {
+			n.log.Info(fmt.Sprintf("Loaded %d addresses from peers.dat", book.Size()))
+			return book, nil
+		}
+	}
+	if errors.Is(err, addrbook.ErrVersion) {
+		if err := os.Rename(file, file+".bak"); err != nil {
+			return nil, errors.New("Failed to rename invalid peers.dat file. Please move or delete it and " +
+				"try again.")
+		}
+		n.log.Info(fmt.Sprintf("Creating new peers.dat because the file version was not compatible (%q). "+
+			"Original backed up to peers.dat.bak", file))
+		return fresh(), nil
+	}
+	return nil, fmt.Errorf("Invalid or corrupt peers.dat (%v). If you believe this is a bug, please report "+
+		"it to <https://github.com/bitcoin/bitcoin/issues>. As a workaround, you can move the file (%q) "+
+		"out of the way (rename, move, or delete) to have a new one created on the next start.", err, file)
+}
+
+// makeAPI gives the server its methods.
+func (n *Node) makeAPI() {
+	if n.server == nil {
+		return
+	}
+	n.api = rpc.New(rpc.Config{
+		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: n.coins(), Files: n.diskFiles(),
+		Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
+		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: time.Now(),
+	})
+	n.api.SetServer(n.server)
+	n.server.Add(n.api.Methods())
+}
+
+// saveState writes what is kept beside the chain.
+func (n *Node) saveState() error {
+	book := n.p2p.Book().Marshal(n.cfg.Network.Magic)
+	file := filepath.Join(n.cfg.DataDir, "peers.dat")
+	if err := os.WriteFile(file+".new", book, 0o600); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(file+".new", file), n.p2p.Bans().Flush(n.clock.Now()))
+}
+
+func parseHex(s string) ([]byte, error) { return hex.DecodeString(s) }
+
+// parseUint256 reads up to 64 hexadecimal digits.
+func parseUint256(s string) (bitcoin.Uint256, error) {
+	s = strings.TrimPrefix(s, "0x")
+	if len(s) > 64 {
+		return bitcoin.Uint256{}, errors.New("more than 64 hexadecimal digits")
+	}
+	return bitcoin.ParseUint256(strings.Repeat("0", 64-len(s)) + s)
+}
