@@ -274,8 +274,8 @@ func (r *Ring) Remove(d mail.Domain, selector string) error {
 	return durable.SyncDir(r.folder(d))
 }
 
-// Lines returns what to publish for a key, as lines of a zone file.
-func (k Key) Lines() (string, error) {
+// Line returns what to publish for a key, as a line of a zone file.
+func (k Key) Line() (string, error) {
 	record, err := dkim.Record(k.Private.Public())
 	if err != nil {
 		return "", err
