@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tallypost/tallypost/mail"
@@ -13,11 +14,11 @@ import (
 // domains. Recipients that an alias of ours sent elsewhere get it from a sender of ours, for the sender's own
 // domain does not allow us to send in its name.
 func (d *deliverer) handOver(ctx context.Context, m *queue.Delivery) []queue.Result {
-	from, same := d.reversePaths(m)
 	looped := d.looped(m)
-	if same && len(looped) == 0 {
+	if len(looped) == 0 && !slices.ContainsFunc(m.Envelope.Recipients, d.forwarded) {
 		return d.relay.Deliver(ctx, m)
 	}
+	from := d.reversePaths(m)
 	results := make([]queue.Result, len(from))
 	done := make([]bool, len(from))
 	for i := range looped {
@@ -48,10 +49,9 @@ func (d *deliverer) handOver(ctx context.Context, m *queue.Delivery) []queue.Res
 	return results
 }
 
-// reversePaths returns the reverse path for each recipient, and whether it is the message's own for all.
-func (d *deliverer) reversePaths(m *queue.Delivery) (from []mail.Address, same bool) {
-	from = make([]mail.Address, len(m.Envelope.Recipients))
-	same = true
+// reversePaths returns the reverse path for each recipient.
+func (d *deliverer) reversePaths(m *queue.Delivery) []mail.Address {
+	from := make([]mail.Address, len(m.Envelope.Recipients))
 	for i, to := range m.Envelope.Recipients {
 		from[i] = m.Envelope.From
 		if d.srs == nil || !d.forwarded(to) {
@@ -65,9 +65,8 @@ func (d *deliverer) reversePaths(m *queue.Delivery) (from []mail.Address, same b
 			continue
 		}
 		from[i] = rewritten
-		same = same && rewritten == m.Envelope.From
 	}
-	return from, same
+	return from
 }
 
 // forwarded reports whether an address is on another server and was not the one that was written to: an alias

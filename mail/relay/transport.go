@@ -67,7 +67,7 @@ func (r *Relay) readRoutes() error {
 			return fmt.Errorf("route of %q: %w", key, err)
 		}
 		if known := r.vias[read.route]; known != nil {
-			if known.Transport != t {
+			if *known != *read {
 				return fmt.Errorf("route of %q: %s is given twice with different settings", key, t.Address)
 			}
 			read = known

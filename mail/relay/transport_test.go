@@ -24,13 +24,14 @@ import (
 // TestRoutes: which server a domain's mail goes to, by the configuration.
 func TestRoutes(t *testing.T) {
 	r, err := New(Config{Hostname: "us.example", Routes: map[string]Transport{
-		"*":                  {Address: "smart.example", User: "u", Password: "p"},
-		"Direct.Example":     {},
-		".inside.example":    {Address: "10.0.0.1:2525"},
-		"top.inside.example": {Address: "[2001:db8::1]:26"},
-		"box.example":        {Address: "unix:/run/dovecot/lmtp", LMTP: true},
-		"other.example":      {Address: "dovecot.example", LMTP: true},
-		"bücher.example":     {Address: "ssl.example", TLS: TLSImplicit, User: "u", Password: "p"},
+		"*":                   {Address: "smart.example", User: "u", Password: "p"},
+		"Direct.Example":      {},
+		".inside.example":     {Address: "10.0.0.1:2525"},
+		"top.inside.example":  {Address: "[2001:db8::1]:26"},
+		"also.inside.example": {Address: "10.0.0.1:2525", TLS: TLSOpportunistic},
+		"box.example":         {Address: "unix:/run/dovecot/lmtp", LMTP: true},
+		"other.example":       {Address: "dovecot.example", LMTP: true},
+		"bücher.example":      {Address: "ssl.example", TLS: TLSImplicit, User: "u", Password: "p"},
 	}}, dns.MustZone(nil), clock.Real{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
