@@ -42,7 +42,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code": exitCode,
+			"code": wantCode,
 			"zone": serveZone,
 		},
 	})
@@ -56,8 +56,8 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// exitCode is the command "code".
-func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+// wantCode is the command "code".
+func wantCode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N COMMAND...")
 	}
