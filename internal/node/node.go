@@ -164,7 +164,7 @@ func (n *Node) openQueue(accounts account.Resolver, clk clock.Clock) (*eventlog.
 
 // listen makes the SMTP servers and opens their listeners.
 func (n *Node) listen(in *intake.Intake) error {
-	certs, err := openCertificates(n.cfg, n.log.With("part", "acme"))
+	certs, err := openCertificates(n.cfg, n.log.With("part", "tls"))
 	if err != nil {
 		return err
 	}
