@@ -198,10 +198,6 @@ const lookers = 8
 
 // Look asks the DNS for every key's record once, and has those sign that should.
 func (r *Ring) Look(ctx context.Context) {
-	type place struct {
-		d mail.Domain
-		i int
-	}
 	r.mu.Lock()
 	keys := make(map[mail.Domain][]loaded)
 	for d, list := range r.keys {

@@ -17,7 +17,6 @@ type writer struct{ b []byte }
 func (w *writer) byte(c byte)      { w.b = append(w.b, c) }
 func (w *writer) uint(n uint64)    { w.b = binary.AppendUvarint(w.b, n) }
 func (w *writer) fixed64(n uint64) { w.b = binary.BigEndian.AppendUint64(w.b, n) }
-func (w *writer) bytes(s []byte)   { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
 func (w *writer) time(t time.Time) { w.uint(uint64(micros(t))) }
 
 func (w *writer) string(s string) {

@@ -110,7 +110,6 @@ type keeper struct {
 type shelf struct {
 	mu   sync.Mutex
 	kept []string // guarded by mu
-	each bool     // answer for each recipient
 }
 
 func (s *shelf) take() []string {
