@@ -22,6 +22,7 @@ func (n *Node) onBlock(ctx context.Context, p *Peer, b *bitcoin.Block) {
 	if known && consensus.IsMutated(b, prev.Height+1 >= n.net.SegwitHeight) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		n.debugf("Block mutated: %s", mutation(b, prev.Height+1 >= n.net.SegwitHeight))
 		n.debugf("Received mutated block from peer=%d", p.id)
 		n.misbehave(p, "mutated block")
 		n.releaseBlock(hash, p)
@@ -34,6 +35,24 @@ func (n *Node) onBlock(ctx context.Context, p *Peer, b *bitcoin.Block) {
 	worth := known && prev.Work.Add(bitcoin.Work(b.Header.Bits)).Cmp(n.workThreshold()) >= 0
 	n.mu.Unlock()
 	n.takeBlock(ctx, p, b, chain.Source{Requested: requested, WorkChecked: worth})
+}
+
+// mutation says in Core's words what shows that a block was tampered with.
+func mutation(b *bitcoin.Block, segwit bool) string {
+	root, duplicate := b.MerkleRoot()
+	switch {
+	case root != b.Header.MerkleRoot:
+		return "bad-txnmrklroot, hashMerkleRoot mismatch"
+	case duplicate:
+		return "bad-txns-duplicate, duplicate transaction"
+	case len(b.Txs) == 0 || !b.Txs[0].IsCoinbase():
+		return "no coinbase"
+	case !segwit || consensus.WitnessCommitment(&b.Txs[0]) < 0:
+		return "unexpected-witness, unexpected witness data found"
+	case len(b.Txs[0].In[0].Witness) != 1 || len(b.Txs[0].In[0].Witness[0]) != 32:
+		return "bad-witness-nonce-size, invalid witness reserved value size"
+	}
+	return "bad-witness-merkle-match, witness merkle commitment mismatch"
 }
 
 // noteSource remembers who sent a block first; with mu held.
@@ -75,10 +94,32 @@ func (n *Node) blockFailed(p *Peer, hash bitcoin.Hash, err error) {
 		}
 		return
 	}
+	if e.Kind == consensus.KindInvalidPrev {
+		n.blameAncestor(hash)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.debugf("AcceptBlock/ConnectBlock %s failed: %s", hash, e.Error())
+	n.debugf("AcceptBlock FAILED or ConnectTip failed: %s, %s", hash, e.Error())
 	n.judged(hash, err)
+}
+
+// blameAncestor tells why a block is not valid that another one, which made its branch the best, was built
+// on: its sender is punished for it too.
+func (n *Node) blameAncestor(hash bitcoin.Hash) {
+	e, ok := n.chain.Lookup(hash)
+	for ok && !e.Active && e.Status&blockstore.Failed == 0 {
+		e, ok = n.chain.Lookup(e.Header.PrevBlock)
+	}
+	if !ok || e.Active {
+		return
+	}
+	_, err := n.chain.Activate(context.Background(), e.Hash)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ours := n.blocks.sources[e.Hash]; ours && err != nil {
+		n.debugf("ConnectBlock %s failed: %s", e.Hash, err)
+		n.judged(e.Hash, err)
+	}
 }
 
 // judged tells that a block was found to be valid, or not: who sent it is thanked or punished. With mu held.
@@ -319,8 +360,16 @@ func (n *Node) onBlockTxn(ctx context.Context, p *Peer, m *wire.BlockTxn) {
 	n.mu.Lock()
 	var partial *wire.Partial
 	for _, r := range n.blocks.inFlight[m.Block] {
-		if r.peer == p {
-			partial = r.partial
+		if r.peer != p {
+			continue
+		}
+		partial = r.partial
+		if r.collided {
+			// What was missing came, and did not fit: more of it cannot help.
+			n.releaseBlock(m.Block, p)
+			n.misbehave(p, "previous compact block reconstruction attempt failed")
+			n.mu.Unlock()
+			return
 		}
 	}
 	n.mu.Unlock()
@@ -364,7 +413,7 @@ func (n *Node) finishCompact(ctx context.Context, p *Peer, hash bitcoin.Hash, pa
 func (n *Node) compactCollided(p *Peer, hash bitcoin.Hash) {
 	list := n.blocks.inFlight[hash]
 	if len(list) > 0 && list[0].peer == p {
-		list[0].partial = nil
+		list[0].partial, list[0].collided = nil, true
 		p.push(&wire.GetData{Items: []wire.Inventory{{Type: fetchType(p), Hash: hash}}})
 		return
 	}

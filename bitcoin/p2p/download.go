@@ -25,6 +25,8 @@ type blockRequest struct {
 	entry   chain.Entry
 	peer    *Peer
 	partial *wire.Partial // of a compact block; nil for a whole one
+
+	collided bool // the compact block came to nothing: the whole one was asked for
 }
 
 // blockState is what all peers share about downloads. It is guarded by Node.mu.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 )
 
@@ -255,8 +256,8 @@ func (n *Node) handle(ctx context.Context, p *Peer, f wire.Frame) {
 		n.misbehave(p, "%s", excess.Text)
 		return
 	case err != nil:
-		n.debugf("ProcessMessages(%s, %d bytes): Exception '%v' caught, peer=%d",
-			sanitize(f.Command), len(f.Payload), err, p.id)
+		n.debugf("ProcessMessages(%s, %d bytes): Exception '%s' caught (%v), peer=%d",
+			sanitize(f.Command), len(f.Payload), exception(err), err, p.id)
 		return
 	}
 	n.mu.Lock()
@@ -266,6 +267,23 @@ func (n *Node) handle(ctx context.Context, p *Peer, f wire.Frame) {
 	if !done && !closing {
 		n.dispatch(ctx, p, m)
 	}
+}
+
+// exception says in Core's words what is wrong with an encoding.
+func exception(err error) string {
+	switch {
+	case errors.Is(err, bitcoin.ErrNonCanonical):
+		return "non-canonical ReadCompactSize()"
+	case errors.Is(err, bitcoin.ErrSizeTooLarge):
+		return "ReadCompactSize(): size too large"
+	case errors.Is(err, bitcoin.ErrSuperfluous):
+		return "Superfluous witness record"
+	case errors.Is(err, bitcoin.ErrUnknownTxFlags):
+		return "Unknown transaction optional data"
+	case errors.Is(err, bitcoin.ErrEndOfData):
+		return "DataStream::read(): end of data"
+	}
+	return "malformed message"
 }
 
 // dispatch deals with a message of a peer that has been greeted.

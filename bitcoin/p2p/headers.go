@@ -82,18 +82,42 @@ func (n *Node) onHeaders(ctx context.Context, p *Peer, headers []bitcoin.Header,
 	}
 	entry, err := n.chain.AddHeaders(headers, true)
 	if err != nil {
+		n.debugf("AcceptBlockHeader: Consensus::ContextualCheckBlockHeader: %s, %v",
+			firstUnknown(n.chain, headers), err)
 		n.punishBlock(p, err, viaCompact, "invalid header received")
 		return
 	}
 	if !lastKnown {
 		n.debugf("Saw new header hash=%s height=%d peer=%d", entry.Hash, entry.Height, p.id)
 	}
+	n.reportHeaders("Synchronizing", entry.Height, entry.Header.Time)
 	if full && !inPresync && n.askHeaders(p, n.chain.Locator(entry.Hash)) {
 		n.debugf("more getheaders (%d) to end to peer=%d (startheight:%d)", entry.Height, p.id,
 			p.startHeight)
 	}
 	n.receivedHeaders(p, entry, !lastKnown, full)
 	n.directFetch(p, entry)
+}
+
+// firstUnknown returns the hash of the first header that was not taken.
+func firstUnknown(c *chain.Chain, headers []bitcoin.Header) (h bitcoin.Hash) {
+	for i := range headers {
+		h = headers[i].Hash()
+		if _, ok := c.Lookup(h); !ok {
+			break
+		}
+	}
+	return h
+}
+
+// reportHeaders logs how far headers have come, while the node catches up.
+func (n *Node) reportHeaders(what string, height bitcoin.Height, at uint32) {
+	if !n.initialDownload() {
+		return
+	}
+	left := max(0, n.clock.Now().Sub(unix(at))/n.net.TargetSpacing)
+	progress := 100 * float64(height) / float64(max(1, int64(height)+int64(left)))
+	n.infof("%s blockheaders, height: %d (~%.2f%%)", what, height, progress)
 }
 
 // checkHeaders looks at proof of work and order.
@@ -125,6 +149,9 @@ func (n *Node) continuePresync(p *Peer, headers []bitcoin.Header, full bool) ([]
 		return headers, false
 	}
 	p.lastGetHeaders = time.Time{}
+	if more && !s.again {
+		n.reportHeaders("Pre-synchronizing", s.height, s.last.Time)
+	}
 	if more {
 		locator := append([]bitcoin.Hash{s.locatorHash()}, n.chain.Locator(s.start.hash)...)
 		n.askHeaders(p, locator)

@@ -269,6 +269,9 @@ func (p *Peer) run(ctx context.Context) {
 			p.n.log.Error("panic while serving a peer", "peer", p.id, "panic", e)
 		}
 	}()
+	if p.typ != Inbound && p.transport == "detecting" {
+		p.n.debugf("start sending v2 handshake to peer=%d", p.id)
+	}
 	// The ticker watches the time that the peer takes.
 	if err := p.conn.Handshake(); err != nil {
 		p.n.handshakeFailed(p, err)

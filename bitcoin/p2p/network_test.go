@@ -1,0 +1,160 @@
+package p2p_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/miner"
+	"github.com/tallypost/tallypost/bitcoin/p2p"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+	"github.com/tallypost/tallypost/internal/memnet"
+)
+
+// lab is a network of nodes in memory.
+type lab struct {
+	t     *testing.T
+	net   *memnet.Network
+	nodes []*labNode
+}
+
+type labNode struct {
+	host  netip.Addr
+	chain *chain.Chain
+	p2p   *p2p.Node
+}
+
+// newLab runs so many nodes, each of which is told of the one before it and of a few others.
+func newLab(t *testing.T, count int, link memnet.Link, v2 bool) *lab {
+	t.Helper()
+	l := &lab{t: t, net: memnet.New(memnet.Config{Seed: 1, Link: link})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	for i := range count {
+		n := &labNode{host: netip.AddrFrom4([4]byte{10, 0, byte(i), 1})}
+		store, err := blockstore.Open(blockstore.Config{Network: bitcoin.Regtest()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { store.Close() })
+		if n.chain, err = chain.New(chain.Config{Network: bitcoin.Regtest()}, store); err != nil {
+			t.Fatal(err)
+		}
+		listener, err := l.net.Host(n.host).Listen(18444)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := p2p.Config{Chain: n.chain, Listen: []p2p.Listen{{Listener: listener}},
+			Dial: l.net.Host(n.host).DialContext, ConnectOnly: true, V2: v2, UserAgent: "/lab/",
+			Services: wire.ServiceNetwork | wire.ServiceWitness | wire.ServiceNetworkLimited}
+		for _, j := range []int{i - 1, i / 2, i - 3} {
+			if j >= 0 && j < i {
+				cfg.Connect = append(cfg.Connect, fmt.Sprintf("10.0.%d.1:18444", j))
+			}
+		}
+		n.p2p = p2p.New(cfg)
+		running.Go(func() { n.p2p.Run(ctx) })
+		l.nodes = append(l.nodes, n)
+	}
+	return l
+}
+
+// mine makes blocks on a node, for a key of its own so that branches differ.
+func (l *lab) mine(i, count int) bitcoin.Hash {
+	l.t.Helper()
+	c := l.nodes[i].chain
+	for range count {
+		now := time.Now()
+		tmpl, err := miner.NewTemplate(c, miner.Options{Coinbase: []byte{0x51, byte(i) + 1, 0x75}[:1]}, now)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		tmpl.Block.Txs[0].In[0].Script = append(tmpl.Block.Txs[0].In[0].Script, 1, byte(i))
+		tmpl.Commit(c.Network())
+		tries := uint64(1 << 20)
+		if !miner.Solve(context.Background(), c.Network(), &tmpl.Block.Header, &tries) {
+			l.t.Fatal("no proof of work found")
+		}
+		b, err := bitcoin.ParseBlock(tmpl.Block.Append(nil))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		src := chain.Source{Requested: true, WorkChecked: true}
+		if outcome, err := c.Add(context.Background(), b, src); err != nil || outcome != chain.Connected {
+			l.t.Fatalf("block of our own: %v, %v", outcome, err)
+		}
+	}
+	return c.Tip().Hash
+}
+
+// expectTip waits until all of the nodes have the tip.
+func (l *lab) expectTip(want bitcoin.Hash, nodes ...*labNode) {
+	l.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for _, n := range nodes {
+		for n.chain.Tip().Hash != want {
+			if time.Now().After(deadline) {
+				l.t.Fatalf("node %v is at %d %v, want %v", n.host, n.chain.Tip().Height,
+					n.chain.Tip().Hash, want)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+func TestTwoNodesSync(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("v2=%v", v2), func(t *testing.T) {
+			l := newLab(t, 2, memnet.Link{}, v2)
+			l.expectTip(l.mine(0, 40), l.nodes...)
+			l.expectTip(l.mine(1, 3), l.nodes...)
+			for _, p := range l.nodes[1].p2p.Peers() {
+				if p.V2 != v2 || p.UserAgent != "/lab/" {
+					t.Errorf("peer %+v", p)
+				}
+			}
+		})
+	}
+}
+
+func TestFiveNodesWithLatencyAndLoss(t *testing.T) {
+	l := newLab(t, 5, memnet.Link{Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.01}, true)
+	l.expectTip(l.mine(2, 30), l.nodes...)
+	l.expectTip(l.mine(4, 5), l.nodes...)
+}
+
+func TestTwentyNodes(t *testing.T) {
+	l := newLab(t, 20, memnet.Link{Latency: time.Millisecond}, false)
+	l.expectTip(l.mine(7, 10), l.nodes...)
+	l.expectTip(l.mine(19, 1), l.nodes...)
+}
+
+// Two halves that cannot reach each other mine apart; healed, the one with less work gives in.
+func TestPartitionHeals(t *testing.T) {
+	l := newLab(t, 4, memnet.Link{Latency: time.Millisecond}, false)
+	l.expectTip(l.mine(0, 5), l.nodes...)
+	var left, right []netip.Addr
+	for i, n := range l.nodes {
+		if i < 2 {
+			left = append(left, n.host)
+		} else {
+			right = append(right, n.host)
+		}
+	}
+	l.net.Partition(left, right)
+	l.expectTip(l.mine(0, 2), l.nodes[:2]...)
+	best := l.mine(3, 4)
+	l.expectTip(best, l.nodes[2:]...)
+	l.net.Heal()
+	l.expectTip(best, l.nodes...)
+}
