@@ -145,7 +145,10 @@ func (o *office) Deliver(_ context.Context, d *queue.Delivery) []queue.Result {
 	o.mu.Lock()
 	o.letters = append(o.letters, letterSent{d.Envelope, text})
 	o.mu.Unlock()
-	o.arrived <- struct{}{}
+	select {
+	case o.arrived <- struct{}{}:
+	case <-o.t.Context().Done():
+	}
 	out := make([]queue.Result, len(d.Envelope.Recipients))
 	for i := range out {
 		out[i] = queue.Result{Outcome: queue.Delivered, Status: "2.0.0", Reply: "250 2.0.0 taken"}
@@ -321,12 +324,12 @@ func TestHiddenRecipients(t *testing.T) {
 	}
 }
 
-// signer makes keys of both algorithms for a domain and publishes them.
-func (o *office) signer(d mail.Domain) *dkim.Signer {
+// keys makes keys of both algorithms for a domain, by selector, and publishes them.
+func (o *office) keys(d mail.Domain) map[string]dkim.Key {
 	o.t.Helper()
-	var keys []dkim.Key
+	keys := make(map[string]dkim.Key)
 	for selector, generate := range map[string]func() (crypto.Signer, error){
-		"r": dkim.GenerateRSA, "e": dkim.GenerateEd25519} {
+		"rsa": dkim.GenerateRSA, "ed25519": dkim.GenerateEd25519} {
 		private, err := generate()
 		if err != nil {
 			o.t.Fatal(err)
@@ -336,9 +339,16 @@ func (o *office) signer(d mail.Domain) *dkim.Signer {
 			o.t.Fatal(err)
 		}
 		o.zone.Set(dkim.RecordName(d, selector), "TXT "+record)
-		keys = append(keys, dkim.Key{Domain: d, Selector: selector, Private: private})
+		keys[selector] = dkim.Key{Domain: d, Selector: selector, Private: private}
 	}
-	s, err := dkim.NewSigner(dkim.SignConfig{Keys: keys})
+	return keys
+}
+
+// signer signs with both.
+func (o *office) signer(d mail.Domain) *dkim.Signer {
+	o.t.Helper()
+	keys := o.keys(d)
+	s, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.Key{keys["rsa"], keys["ed25519"]}})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -364,7 +374,7 @@ func newSigningOffice(t testing.TB, change func(*Config)) *office {
 	return o
 }
 
-// verify returns the results of a message's signatures as "r=pass e=pass".
+// verify returns the results of a message's signatures as "ed25519=pass rsa=pass".
 func (o *office) verify(text []byte) string {
 	o.t.Helper()
 	h, err := mail.ParseHeader(text)
@@ -393,7 +403,7 @@ func TestSignature(t *testing.T) {
 		"large":                 whole + strings.Repeat("0123456789 abcdef\n", 20_000),
 		"line that is no field": "From: ada@here.example\nthis is no field\n\nhello\n",
 	} {
-		if got := o.verify(o.accept(text).text); got != "e=pass r=pass" {
+		if got := o.verify(o.accept(text).text); got != "ed25519=pass rsa=pass" {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
@@ -416,7 +426,7 @@ func TestSignatureCovers(t *testing.T) {
 		if !strings.Contains(text, row.from) {
 			t.Fatalf("%s: %q is not in\n%s", row.name, row.from, text)
 		}
-		if got := o.verify([]byte(strings.Replace(text, row.from, row.to, 1))); got != "e=fail r=fail" {
+		if got := o.verify([]byte(strings.Replace(text, row.from, row.to, 1))); got != "ed25519=fail rsa=fail" {
 			t.Errorf("%s: %s", row.name, got)
 		}
 	}
@@ -435,7 +445,7 @@ func TestOneSignatureForAll(t *testing.T) {
 			t.Error("two recipients got two different messages")
 		}
 	}
-	if got := o.verify(first); got != "e=pass r=pass" {
+	if got := o.verify(first); got != "ed25519=pass rsa=pass" {
 		t.Error(got)
 	}
 }
@@ -447,9 +457,9 @@ func TestHostThatMayRelay(t *testing.T) {
 		cfg.RelayFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	for _, row := range []struct{ name, from, text, want string }{
-		{"ours", "robot@here.example", whole, "e=pass r=pass"},
+		{"ours", "robot@here.example", whole, "ed25519=pass rsa=pass"},
 		{"of another domain, envelope of ours", "ada@here.example",
-			strings.Replace(whole, "ada@here.example", "x@there.example", 1), "e=pass r=pass"},
+			strings.Replace(whole, "ada@here.example", "x@there.example", 1), "ed25519=pass rsa=pass"},
 		{"of another domain", "x@there.example", strings.Replace(whole, "ada@here.example", "x@there.example", 1), ""},
 		{"of two authors", "x@there.example", "From: ada@here.example\n" + whole, ""},
 		{"of nobody", "x@there.example", "Subject: s\n\nhello\n", ""},
