@@ -147,7 +147,7 @@ func (m *message) done() bool {
 // alter changes recipients by f, and adds to an op what the store has to write for it. When the last
 // recipient is settled and nothing is owed that is the end of the message.
 func (q *Queue) alter(o *op, m *message, which []int, f func(i int, t *recipient)) {
-	if len(which) == 0 {
+	if len(which) == 0 || m.done() {
 		return
 	}
 	before, owed := m.entries(which), m.owing

@@ -287,6 +287,43 @@ func TestDelayWarning(t *testing.T) {
 	}
 }
 
+// A message that is delivered while the warning that it is late is being written needs none.
+func TestDeliveredWhileReporting(t *testing.T) {
+	post := newRecorder(later("450 later"), queue.Result{Outcome: queue.Delivered})
+	r := newRig(t, queue.Config{DelayWarning: time.Nanosecond, MinBackoff: time.Minute}, nil, &post.postman)
+	slow := &slowScribe{begun: make(chan bool), release: make(chan bool)}
+	var err error
+	if r.q, err = queue.Open(r.cfg, r.store, r.ledger, r.post, slow, r.clk, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	r.run()
+	env := envelope("a@local.example", "b@example.com")
+	env.HoldUntil = start.Add(time.Second)
+	id := r.submit(env, text).ID
+	r.clk.Set(start.Add(2 * time.Second))
+	<-slow.begun
+	r.q.Retry(context.Background(), queue.Selector{ID: id})
+	post.wait(t, 2)
+	eventually(t, "the message is settled", r.empty)
+	close(slow.release)
+	r.stop()
+	if n := r.q.Stats().Messages; n != 0 || len(post.all()) != 2 {
+		t.Errorf("%d messages, %d attempts", n, len(post.all()))
+	}
+}
+
+// slowScribe is a Reporter that takes its time.
+type slowScribe struct {
+	scribe
+	begun, release chan bool
+}
+
+func (s *slowScribe) Report(r *queue.Report) (mail.Envelope, []byte, error) {
+	close(s.begun)
+	<-s.release
+	return s.scribe.Report(r)
+}
+
 // RFC 3461, section 5.2.1: a report of success only where it was asked for and nobody else will make it.
 func TestSuccessReport(t *testing.T) {
 	for _, tt := range []struct {

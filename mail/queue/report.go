@@ -87,11 +87,14 @@ func (q *Queue) reportOne(m *message, owed owed, kind ReportKind) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.alter(o, m, which, func(_ int, t *recipient) {
-		if t.owes == owed {
-			t.owes = owesNothing
+	which = m.those(which, func(t *recipient) bool { return t.owes == owed })
+	if len(which) == 0 { // delivered while we wrote that it is late
+		for _, body := range o.bodies {
+			body.Abort()
 		}
-	})
+		return nil
+	}
+	q.alter(o, m, which, func(_ int, t *recipient) { t.owes = owesNothing })
 	if dsn != nil {
 		q.admit(dsn)
 		o.done = func(err error) {
