@@ -1,165 +1,288 @@
-// Package blockstore keeps what a node knows of the block chain on disk: blocks and undo data in
-// Bitcoin Core's files, the index of blocks, and the coins behind a large cache.
 package blockstore
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/tallypost/tallypost/bitcoin"
-	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/internal/durable"
 )
 
-// Config of a Store.
+// Errors that callers branch on.
+var (
+	// ErrLocked: another process has the directory.
+	ErrLocked = errors.New("directory is locked")
+	// ErrForeign: the directory holds data of another network or another program.
+	ErrForeign = errors.New("not our data")
+	// ErrCorrupt: what is stored is damaged.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrBroken: a write failed; only closing the store and opening it again helps.
+	ErrBroken = errors.New("block store is broken")
+	// ErrFull: there is no room on the disk.
+	ErrFull = errors.New("Disk space is too low!")
+)
+
+// Config of a Store. Network is needed.
 type Config struct {
-	Network *bitcoin.Network // needed
-	Dir     string           // the network's data directory; empty keeps everything in memory
+	Network *bitcoin.Network
+	// Dir is the network's data directory. Empty keeps everything in memory.
+	Dir string
+	// BlocksDir is where blk and rev files are (Core's -blocksdir, with the network's part). Empty:
+	// blocks below Dir.
+	BlocksDir string
+	FS        vfs.FS // nil: the machine's
+	// CacheBytes is the memory for coins and databases (Core's -dbcache). 0: 450 MiB.
+	CacheBytes int64
+	// NoXOR writes new block files in plain (Core's -blocksxor=0).
+	NoXOR bool
+	// SmallFiles are block files of 64 KiB, for tests of pruning (Core's -fastprune).
+	SmallFiles bool
+	// WipeIndex forgets the index of blocks, to be made anew from their files, and the coins
+	// (Core's -reindex); WipeCoins the coins only (-reindex-chainstate).
+	WipeIndex, WipeCoins bool
+	Log                  *slog.Logger // nil: none
+}
+
+func (c *Config) fill() error {
+	if c.Network == nil {
+		return errors.New("blockstore: no network")
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+		if c.Dir == "" {
+			c.FS = vfs.NewMem()
+		}
+	}
+	if c.Dir == "" {
+		c.Dir = "memory"
+	}
+	if c.BlocksDir == "" {
+		c.BlocksDir = c.FS.PathJoin(c.Dir, "blocks")
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 450 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
 }
 
 // Store keeps blocks, undo data, the index and the coins.
 type Store struct {
-	mu      sync.Mutex // guards all below
-	blocks  [][]byte
-	undos   []consensus.Spent
-	records map[bitcoin.Hash]Record
-	coins   map[bitcoin.OutPoint]consensus.Coin
-	best    bitcoin.Hash
+	cfg   Config
+	fs    vfs.FS
+	lock  io.Closer
+	cache *pebble.Cache // of both databases
+	index *pebble.DB
+	coins *Coins
+	files *files
+	fault fault
 }
 
-// Open opens the store, and makes it if need be.
+// Open opens the store of a network, and makes it if need be. The error says what is wrong in one
+// line.
 func Open(cfg Config) (*Store, error) {
-	return &Store{
-		records: make(map[bitcoin.Hash]Record),
-		coins:   make(map[bitcoin.OutPoint]consensus.Coin),
-		blocks:  make([][]byte, 1),
-		undos:   make([]consensus.Spent, 1),
-	}, nil
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, fs: cfg.FS}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
-// Close closes the store without flushing it.
-func (s *Store) Close() error { return nil }
-
-// Records calls f for each block of the index, parents before children.
-func (s *Store) Records(f func(*Record) error) error {
-	s.mu.Lock()
-	var all []Record
-	for _, r := range s.records {
-		all = append(all, r)
+func (s *Store) open() error {
+	if err := s.makeDirs(); err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b Record) int { return int(a.Height - b.Height) })
-	for i := range all {
-		if err := f(&all[i]); err != nil {
+	var err error
+	if s.lock, err = s.fs.Lock(s.fs.PathJoin(s.cfg.Dir, ".lock")); err != nil {
+		return fmt.Errorf("%w: Cannot obtain a lock on directory %s. Tallypost is probably already "+
+			"running.", ErrLocked, s.cfg.Dir)
+	}
+	s.cache = pebble.NewCache(min(s.cfg.CacheBytes/8, 64<<20))
+	if s.index, err = s.openDB(s.indexDir(), indexDB, s.cfg.WipeIndex); err != nil {
+		return err
+	}
+	if s.cfg.WipeIndex {
+		if err := s.SetFlag(flagReindexing, true); err != nil {
 			return err
 		}
 	}
+	key, err := s.openXOR()
+	if err != nil {
+		return err
+	}
+	if s.files, err = openFiles(s, key); err != nil {
+		return err
+	}
+	s.coins, err = s.openCoins("chainstate", s.cfg.WipeIndex || s.cfg.WipeCoins)
+	return err
+}
+
+func (s *Store) indexDir() string { return s.fs.PathJoin(s.cfg.BlocksDir, "index") }
+
+func (s *Store) makeDirs() error {
+	return errors.Join(s.makeDir(s.cfg.Dir), s.makeDir(s.cfg.BlocksDir))
+}
+
+// makeDir makes a directory and those above it, durably.
+func (s *Store) makeDir(dir string) error {
+	if _, err := s.fs.Stat(dir); err == nil {
+		return nil
+	}
+	above := s.fs.PathDir(dir)
+	if above != dir && above != "." {
+		if err := s.makeDir(above); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory %s: %w", dir, err)
+	}
+	return s.syncDir(above)
+}
+
+// Close closes the store. It does not Flush.
+func (s *Store) Close() error {
+	var errs []error
+	if s.coins != nil {
+		errs = append(errs, s.coins.close())
+	}
+	if s.files != nil {
+		errs = append(errs, s.files.close())
+	}
+	if s.index != nil {
+		errs = append(errs, s.closeDB(s.index))
+	}
+	if s.cache != nil {
+		s.cache.Unref()
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Coins returns the coins.
+func (s *Store) Coins() *Coins { return s.coins }
+
+// Flush makes durable what was written before, then the records, then, if coins are given, these.
+func (s *Store) Flush(records []Record, coins *Coins) error {
+	if err := s.fault.err(); err != nil {
+		return err
+	}
+	if err := s.checkRoom(s.cfg.Dir, 0); err != nil {
+		return err
+	}
+	if err := s.files.flush(); err != nil {
+		return s.fault.set(err)
+	}
+	if err := s.writeRecords(records); err != nil {
+		return s.fault.set(err)
+	}
+	if coins == nil {
+		return nil
+	}
+	if err := coins.flush(); err != nil {
+		return s.fault.set(err)
+	}
+	return nil
+}
+
+// minRoom is how much room a disk must have for anything to be written (Bitcoin Core
+// util/fs_helpers.cpp, CheckDiskSpace).
+const minRoom = 50 << 20
+
+// checkRoom returns an error if a disk has too little room for more octets.
+func (s *Store) checkRoom(dir string, more int64) error {
+	usage, err := s.fs.GetDiskUsage(dir)
+	if errors.Is(err, vfs.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("room on the disk of %s: %w", dir, err)
+	}
+	if usage.AvailBytes < minRoom+uint64(more) {
+		return fmt.Errorf("%w (%s has %d MiB left)", ErrFull, dir, usage.AvailBytes>>20)
+	}
 	return nil
 }
 
-// WriteBlock appends a block to the files.
-func (s *Store) WriteBlock(b *bitcoin.Block, height bitcoin.Height) (Pos, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.blocks = append(s.blocks, b.Append(nil))
-	return Pos{Offset: uint32(len(s.blocks) - 1)}, nil
-}
-
-// ReadBlock returns the octets of the block at a place, which must have this hash.
-func (s *Store) ReadBlock(pos Pos, hash bitcoin.Hash) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if int(pos.Offset) >= len(s.blocks) {
-		return nil, fmt.Errorf("no block at %v", pos)
+func (s *Store) syncDir(dir string) error {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return fmt.Errorf("open directory %s: %w", dir, err)
 	}
-	return s.blocks[pos.Offset], nil
-}
-
-// WriteUndo appends the undo data of a block that stands in the blk file of this number, and
-// returns where they stand in the rev file.
-func (s *Store) WriteUndo(
-	file int32, b *bitcoin.Block, height bitcoin.Height, undo consensus.Spent,
-) (Pos, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.undos = append(s.undos, undo)
-	return Pos{file, uint32(len(s.undos) - 1)}, nil
-}
-
-// ReadUndo returns the undo data at a place, of a block that followed the one with this hash.
-func (s *Store) ReadUndo(pos Pos, prev bitcoin.Hash) (consensus.Spent, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if int(pos.Offset) >= len(s.undos) {
-		return consensus.Spent{}, fmt.Errorf("no undo data at %v", pos)
-	}
-	return s.undos[pos.Offset], nil
-}
-
-// Best returns the block as of which the coins are; the zero hash where there is none yet.
-func (s *Store) Best() bitcoin.Hash {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.best
-}
-
-// Coins sets coins[i] to the unspent output at outs[i], or to the zero Coin.
-func (s *Store) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range outs {
-		coins[i] = s.coins[outs[i]]
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
 	}
 	return nil
 }
 
-// Peek is Coins for who asks on behalf of strangers: what it reads from disk displaces nothing.
-func (s *Store) Peek(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	return s.Coins(outs, coins)
+// fault keeps the first failure after which the store must not be used.
+type fault struct {
+	mu     sync.Mutex
+	first  error         // guarded by mu
+	broken chan struct{} // guarded by mu; closed once there is a failure
 }
 
-// Cached reports whether an output is unspent, as far as the cache knows.
-func (s *Store) Cached(out bitcoin.OutPoint) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.coins[out]
-	return ok
+// set notes a failure and returns it with ErrBroken.
+func (f *fault) set(err error) error {
+	if err == nil {
+		return nil
+	}
+	if durable.IsFull(err) && !errors.Is(err, ErrFull) {
+		err = fmt.Errorf("%w (%w)", ErrFull, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.first == nil {
+		f.first = err
+		if !errors.Is(err, ErrBroken) {
+			f.first = fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		if f.broken != nil {
+			close(f.broken)
+		}
+	}
+	return f.first
 }
 
-// Apply changes the coins as a block does, which becomes the best.
-func (s *Store) Apply(d *consensus.Diff, block bitcoin.Hash) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for out := range d.Spent() {
-		delete(s.coins, out)
-	}
-	for out, coin := range d.Created() {
-		s.coins[out] = coin
-	}
-	s.best = block
-	return nil
+func (f *fault) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.first
 }
 
-// Revert changes the coins as taking a block back does; its parent becomes the best.
-func (s *Store) Revert(r *consensus.Reversal, parent bitcoin.Hash) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for out := range r.Removed() {
-		delete(s.coins, out)
+// happened returns a channel that is closed once there is a failure.
+func (f *fault) happened() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken == nil {
+		f.broken = make(chan struct{})
+		if f.first != nil {
+			close(f.broken)
+		}
 	}
-	for out, coin := range r.Restored() {
-		s.coins[out] = coin
-	}
-	s.best = parent
-	return nil
+	return f.broken
 }
 
-// Flush makes everything durable: files, then these records, then the coins.
-func (s *Store) Flush(records []Record) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range records {
-		s.records[records[i].Hash] = records[i]
+// list returns the names in a directory, sorted.
+func (s *Store) list(dir string) ([]string, error) {
+	names, err := s.fs.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
-	return nil
+	slices.Sort(names)
+	return names, nil
 }

@@ -152,16 +152,14 @@ func (c *Chain) connectTip(ctx context.Context, n node) error {
 	if err := c.runner.Run(ctx, diff.Checks()); err != nil {
 		return err
 	}
-	pos, err := c.store.WriteUndo(b.file, block, h.height, diff.Undo)
+	pos, err := c.store.WriteUndo(b.file, block, diff.Undo)
 	if err != nil {
 		return err
 	}
 	b.undo = pos.Offset
 	h.status |= blockstore.HaveUndo | blockstore.Verified
 	c.touch(n)
-	if err := c.store.Apply(diff, h.hash); err != nil {
-		return err
-	}
+	c.coins.Apply(diff, h.hash)
 	c.states.put(n, &state)
 	c.active = append(c.active, n)
 	c.pool.Connected(block, c.cfg.Clock.Now())
@@ -192,9 +190,7 @@ func (c *Chain) disconnectTip() error {
 	if err != nil {
 		return err
 	}
-	if err := c.store.Revert(reversal, parent); err != nil {
-		return err
-	}
+	c.coins.Revert(reversal, parent)
 	c.active = c.active[:len(c.active)-1]
 	c.candidates.add(n)
 	return nil
@@ -231,7 +227,7 @@ type view struct {
 }
 
 func (v view) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	return v.c.store.Coins(outs, coins)
+	return v.c.coins.Coins(outs, coins)
 }
 
 func (v view) MedianTimePast(height bitcoin.Height) (uint32, error) {

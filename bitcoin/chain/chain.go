@@ -107,6 +107,7 @@ func (c *Config) fill() error {
 type Chain struct {
 	cfg      Config
 	store    *blockstore.Store
+	coins    *blockstore.Coins
 	tipWakes wakes
 	txWakes  wakes
 	runner   consensus.ScriptRunner
@@ -143,6 +144,7 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 	c := &Chain{
 		cfg:      cfg,
 		store:    store,
+		coins:    store.Coins(),
 		unlinked: make(map[node][]node),
 		failures: make(map[node]*consensus.Error),
 		sequence: 1,

@@ -108,7 +108,7 @@ func (c *Chain) Coin(out bitcoin.OutPoint, withMempool bool) (consensus.Coin, er
 		}
 	}
 	var coin [1]consensus.Coin
-	err := c.store.Peek([]bitcoin.OutPoint{out}, coin[:])
+	err := c.coins.Peek([]bitcoin.OutPoint{out}, coin[:])
 	return coin[0], err
 }
 
@@ -125,7 +125,7 @@ func (c *Chain) poolTip() *mempool.Tip {
 type poolView struct{ view }
 
 func (v poolView) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	return v.c.store.Peek(outs, coins)
+	return v.c.coins.Peek(outs, coins)
 }
 
-func (v poolView) Cached(out bitcoin.OutPoint) bool { return v.c.store.Cached(out) }
+func (v poolView) Cached(out bitcoin.OutPoint) bool { return v.c.coins.Cached(out) }

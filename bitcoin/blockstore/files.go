@@ -1,0 +1,545 @@
+package blockstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+
+	crand "crypto/rand"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/tallypost/tallypost/bitcoin"
+)
+
+// The sizes of files (Bitcoin Core node/blockstorage.h).
+const (
+	maxFileSize      = 0x8000000 // octets of a blk file
+	maxSmallFileSize = 0x10000
+	blockChunk       = 0x1000000 // octets that a blk file is given at once
+	undoChunk        = 0x100000
+	frameSize        = 8  // magic and size
+	checksumSize     = 32 // after undo data
+
+	// maxHandles is the number of files that are kept open for reading.
+	maxHandles = 32
+)
+
+// FileInfo tells of a pair of blk and rev files.
+type FileInfo struct {
+	Blocks                uint32
+	Size, UndoSize        uint32 // of the blk and rev file
+	FirstHeight           bitcoin.Height
+	LastHeight            bitcoin.Height
+	FirstTime, LatestTime uint32
+}
+
+func (i *FileInfo) append(dst []byte) []byte {
+	for _, n := range [...]uint32{i.Blocks, i.Size, i.UndoSize, uint32(i.FirstHeight),
+		uint32(i.LastHeight), i.FirstTime, i.LatestTime} {
+		dst = binary.LittleEndian.AppendUint32(dst, n)
+	}
+	return dst
+}
+
+func parseFileInfo(b []byte) (i FileInfo, err error) {
+	if len(b) != 7*4 {
+		return i, fmt.Errorf("%w: file record of %d octets in the block index", ErrCorrupt, len(b))
+	}
+	n := func(at int) uint32 { return binary.LittleEndian.Uint32(b[4*at:]) }
+	return FileInfo{n(0), n(1), n(2), bitcoin.Height(n(3)), bitcoin.Height(n(4)), n(5), n(6)}, nil
+}
+
+// add counts a block.
+func (i *FileInfo) add(height bitcoin.Height, time uint32) {
+	if i.Blocks == 0 || i.FirstHeight > height {
+		i.FirstHeight = height
+	}
+	if i.Blocks == 0 || i.FirstTime > time {
+		i.FirstTime = time
+	}
+	i.Blocks++
+	i.LastHeight = max(i.LastHeight, height)
+	i.LatestTime = max(i.LatestTime, time)
+}
+
+// fileID names a blk or rev file.
+type fileID struct {
+	undo   bool
+	number int32
+}
+
+func (id fileID) String() string {
+	if id.undo {
+		return fmt.Sprintf("rev%05d.dat", id.number)
+	}
+	return fmt.Sprintf("blk%05d.dat", id.number)
+}
+
+// files are the blk and rev files.
+type files struct {
+	store *Store
+	fs    vfs.FS
+	dir   string
+	xor   xorKey
+	max   uint32 // size of a blk file
+
+	mu      sync.Mutex // guards all below
+	infos   []FileInfo // by number
+	dirty   map[int32]bool
+	current int32              // that new blocks go to
+	writers map[fileID]*handle // have been written to since the last flush, or soon will be
+	readers map[fileID]*handle
+	clock   uint64 // of use, for choosing which reader to close
+	newName bool   // the directory has a name that may not be durable
+	buf     []byte
+}
+
+// handle is an open file. It is closed when nobody uses it any more.
+type handle struct {
+	vfs.File
+	users int    // guarded by files.mu
+	used  uint64 // guarded by files.mu
+	gone  bool   // guarded by files.mu; to be closed by the last user
+	dirty bool   // guarded by files.mu
+}
+
+func openFiles(s *Store, key xorKey) (*files, error) {
+	f := &files{
+		store:   s,
+		fs:      s.fs,
+		dir:     s.cfg.BlocksDir,
+		xor:     key,
+		max:     maxFileSize,
+		dirty:   make(map[int32]bool),
+		writers: make(map[fileID]*handle),
+		readers: make(map[fileID]*handle),
+	}
+	if s.cfg.SmallFiles {
+		f.max = maxSmallFileSize
+	}
+	err := s.scanIndex(keyFile, func(key, value []byte) error {
+		info, err := parseFileInfo(value)
+		number := int32(binary.BigEndian.Uint32(key[1:]))
+		f.grow(number)
+		f.infos[number] = info
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.grow(0)
+	f.current = int32(len(f.infos) - 1)
+	return f, f.checkFiles()
+}
+
+func (f *files) grow(number int32) {
+	for int32(len(f.infos)) <= number {
+		f.infos = append(f.infos, FileInfo{})
+	}
+}
+
+// checkFiles looks whether the files have what the index says, and removes those that were pruned
+// but still there when the program ended.
+func (f *files) checkFiles() error {
+	for number := range f.infos {
+		info := &f.infos[number]
+		blocks, undo := fileID{false, int32(number)}, fileID{true, int32(number)}
+		if info.Size == 0 && int32(number) != f.current {
+			if err := f.remove(int32(number)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := f.checkSize(blocks, info.Size); err != nil {
+			return err
+		}
+		if err := f.checkSize(undo, info.UndoSize); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *files) checkSize(id fileID, least uint32) error {
+	if least == 0 {
+		return nil
+	}
+	path := f.path(id)
+	stat, err := f.fs.Stat(path)
+	if err != nil {
+		return fmt.Errorf("%w: block file %s: %w: start with -reindex", ErrCorrupt, path, err)
+	}
+	if stat.Size() < int64(least) {
+		return fmt.Errorf("%w: block file %s has %d octets, the index knows of %d: "+
+			"start with -reindex", ErrCorrupt, path, stat.Size(), least)
+	}
+	return nil
+}
+
+func (f *files) path(id fileID) string { return f.fs.PathJoin(f.dir, id.String()) }
+
+// remove deletes a pair of files, which may be missing.
+func (f *files) remove(number int32) error {
+	for _, id := range []fileID{{false, number}, {true, number}} {
+		path := f.path(id)
+		if _, err := f.fs.Stat(path); err != nil {
+			continue
+		}
+		if err := f.fs.Remove(path); err != nil {
+			return fmt.Errorf("remove pruned file: %w", err)
+		}
+	}
+	return nil
+}
+
+// claim returns where the next block of a size goes, in a new file if this one is full. The caller
+// holds mu.
+func (f *files) claim(size uint32, height bitcoin.Height, time uint32) Pos {
+	limit := f.max
+	if f.store.cfg.SmallFiles && size >= limit {
+		limit = size + 1
+	}
+	if f.infos[f.current].Size+size >= limit {
+		f.current = int32(len(f.infos))
+		f.grow(f.current)
+	}
+	info := &f.infos[f.current]
+	pos := Pos{f.current, info.Size}
+	info.add(height, time)
+	info.Size += size
+	f.dirty[f.current] = true
+	return pos
+}
+
+// write puts a frame with data and what follows it into a file at an offset. The caller holds mu.
+func (f *files) write(id fileID, offset uint32, data, after []byte) error {
+	f.buf = append(f.buf[:0], f.store.cfg.Network.Magic[:]...)
+	f.buf = binary.LittleEndian.AppendUint32(f.buf, uint32(len(data)))
+	f.buf = append(append(f.buf, data...), after...)
+	f.xor.apply(f.buf, int64(offset))
+	h, err := f.writer(id)
+	if err != nil {
+		return f.store.fault.set(err)
+	}
+	if err := f.allocate(h, id, offset, uint32(len(f.buf))); err != nil {
+		return f.store.fault.set(err)
+	}
+	h.dirty = true
+	if _, err := h.WriteAt(f.buf, int64(offset)); err != nil {
+		return f.store.fault.set(fmt.Errorf("write %s: %w", f.path(id), err))
+	}
+	return nil
+}
+
+// allocate makes room for a write before the file needs it, so that it lies together on the disk.
+func (f *files) allocate(h *handle, id fileID, offset, size uint32) error {
+	chunk := uint32(blockChunk)
+	if id.undo {
+		chunk = undoChunk
+	}
+	if f.store.cfg.SmallFiles {
+		chunk = 0x4000
+	}
+	had, need := (offset+chunk-1)/chunk, (offset+size+chunk-1)/chunk
+	if need == had {
+		return nil
+	}
+	if err := f.store.checkRoom(f.dir, int64(chunk)); err != nil {
+		return err
+	}
+	if err := h.Preallocate(int64(had*chunk), int64((need-had)*chunk)); err != nil {
+		return fmt.Errorf("grow %s: %w", f.path(id), err)
+	}
+	return nil
+}
+
+// writer returns a file opened for writing. The caller holds mu.
+func (f *files) writer(id fileID) (*handle, error) {
+	if h := f.writers[id]; h != nil {
+		return h, nil
+	}
+	if _, err := f.fs.Stat(f.path(id)); err != nil {
+		f.newName = true
+	}
+	file, err := f.fs.OpenReadWrite(f.path(id), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("open block file: %w", err)
+	}
+	h := &handle{File: file}
+	f.writers[id] = h
+	return h, nil
+}
+
+// flush makes durable what was written.
+func (f *files) flush() error {
+	f.mu.Lock()
+	newName := f.newName
+	f.newName = false
+	dirty := make(map[fileID]*handle)
+	for id, h := range f.writers {
+		if h.dirty {
+			dirty[id] = h
+			h.dirty = false
+			h.users++
+		}
+	}
+	f.mu.Unlock()
+	var err error
+	for id, h := range dirty {
+		if e := h.SyncData(); e != nil {
+			err = errors.Join(err, fmt.Errorf("sync %s: %w", f.path(id), e))
+		}
+	}
+	if err == nil && newName {
+		err = f.store.syncDir(f.dir)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range dirty {
+		f.release(h)
+	}
+	f.closeOldWriters()
+	return err
+}
+
+// closeOldWriters closes files that are full and durable. A rev file may still be written to after
+// its blk file is full, then it is opened again. The caller holds mu.
+func (f *files) closeOldWriters() {
+	for id, h := range f.writers {
+		if id.number < f.current && !h.dirty {
+			delete(f.writers, id)
+			f.discard(h)
+		}
+	}
+}
+
+// takeDirty returns the records of files that the index does not have yet.
+func (f *files) takeDirty() map[int32]FileInfo {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	infos := make(map[int32]FileInfo, len(f.dirty))
+	for number := range f.dirty {
+		infos[number] = f.infos[number]
+	}
+	clear(f.dirty)
+	return infos
+}
+
+// use returns a file for reading; release gives it back.
+func (f *files) use(id fileID) (*handle, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.writers[id]
+	if h == nil {
+		h = f.readers[id]
+	}
+	if h == nil {
+		file, err := f.fs.Open(f.path(id), vfs.RandomReadsOption)
+		if err != nil {
+			return nil, fmt.Errorf("open block file: %w", err)
+		}
+		h = &handle{File: file}
+		f.readers[id] = h
+	}
+	h.users++
+	f.clock++
+	h.used = f.clock
+	for len(f.readers) > maxHandles {
+		f.closeReader()
+	}
+	return h, nil
+}
+
+// closeReader closes the reader that was used longest ago. The caller holds mu.
+func (f *files) closeReader() {
+	var oldest fileID
+	var found *handle
+	for id, h := range f.readers {
+		if found == nil || h.used < found.used {
+			oldest, found = id, h
+		}
+	}
+	delete(f.readers, oldest)
+	f.discard(found)
+}
+
+func (f *files) done(h *handle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.release(h)
+}
+
+// release ends one use. The caller holds mu.
+func (f *files) release(h *handle) {
+	h.users--
+	if h.gone && h.users == 0 {
+		h.Close()
+	}
+}
+
+// discard closes a file that is in no table any more, now or after its last use. The caller holds
+// mu.
+func (f *files) discard(h *handle) {
+	h.gone = true
+	if h.users == 0 {
+		h.Close()
+	}
+}
+
+func (f *files) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, table := range []map[fileID]*handle{f.writers, f.readers} {
+		for h := range maps.Values(table) {
+			errs = append(errs, h.Close())
+		}
+		clear(table)
+	}
+	return errors.Join(errs...)
+}
+
+// Files returns what is known of the pairs of files, by number; a pruned one has no blocks.
+func (s *Store) Files() []FileInfo {
+	s.files.mu.Lock()
+	defer s.files.mu.Unlock()
+	return append([]FileInfo(nil), s.files.infos...)
+}
+
+// Usage returns the octets of all blk and rev files.
+func (s *Store) Usage() int64 {
+	var sum int64
+	for _, info := range s.Files() {
+		sum += int64(info.Size) + int64(info.UndoSize)
+	}
+	return sum
+}
+
+// Forget notes that a pair of files is pruned. The file is deleted by Delete, after a Flush of the
+// records of its blocks.
+func (s *Store) Forget(number int32) {
+	s.files.mu.Lock()
+	defer s.files.mu.Unlock()
+	s.files.infos[number] = FileInfo{}
+	s.files.dirty[number] = true
+}
+
+// Delete deletes pairs of files that were pruned.
+func (s *Store) Delete(numbers []int32) error {
+	f := s.files
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, number := range numbers {
+		for _, id := range []fileID{{false, number}, {true, number}} {
+			for _, table := range []map[fileID]*handle{f.writers, f.readers} {
+				if h := table[id]; h != nil {
+					delete(table, id)
+					f.discard(h)
+				}
+			}
+		}
+		if err := f.remove(number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// xorKey is what octets of blk and rev files are XORed with: octet i with that of i modulo 8.
+type xorKey [8]byte
+
+// apply XORs octets that stand at an offset of their file.
+func (k xorKey) apply(b []byte, offset int64) {
+	if k == (xorKey{}) {
+		return
+	}
+	var turned xorKey
+	for i := range turned {
+		turned[i] = k[(offset+int64(i))%int64(len(k))]
+	}
+	word := binary.NativeEndian.Uint64(turned[:])
+	for ; len(b) >= 8; b = b[8:] {
+		binary.NativeEndian.PutUint64(b, binary.NativeEndian.Uint64(b)^word)
+	}
+	for i := range b {
+		b[i] ^= turned[i]
+	}
+}
+
+// openXOR returns the key of the directory. A new directory gets a random one, so that no virus
+// scanner finds what somebody put into a transaction; one without a key has plain files (Bitcoin
+// Core node/blockstorage.cpp, InitBlocksdirXorKey).
+func (s *Store) openXOR() (key xorKey, err error) {
+	path := s.fs.PathJoin(s.cfg.BlocksDir, "xor.dat")
+	b, err := readFile(s.fs, path)
+	switch {
+	case err == nil && len(b) != len(key):
+		return key, fmt.Errorf("%w: %s has %d octets, want %d", ErrCorrupt, path, len(b), len(key))
+	case err == nil:
+		key = xorKey(b)
+	default:
+		names, err := s.list(s.cfg.BlocksDir)
+		if err != nil {
+			return key, err
+		}
+		if !s.cfg.NoXOR && !hasBlockFiles(names) {
+			if _, err := crand.Read(key[:]); err != nil {
+				return key, err
+			}
+		}
+		if err := s.writeFile(path, key[:]); err != nil {
+			return key, err
+		}
+	}
+	if s.cfg.NoXOR && key != (xorKey{}) {
+		return key, fmt.Errorf("The blocksdir XOR-key can not be disabled when a random key was "+
+			"already stored! Stored key: '%x', stored path: '%s'.", key[:], path)
+	}
+	return key, nil
+}
+
+func hasBlockFiles(names []string) bool {
+	for _, name := range names {
+		if strings.HasSuffix(name, ".dat") {
+			return true
+		}
+	}
+	return false
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	file, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	stat, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, min(stat.Size(), 1<<20))
+	_, err = file.ReadAt(b, 0)
+	return b, err
+}
+
+// writeFile makes a file that is there whole or not at all.
+func (s *Store) writeFile(path string, b []byte) error {
+	temporary := fmt.Sprintf("%s.%08x.new", path, rand.Uint32())
+	file, err := s.fs.Create(temporary, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	_, err = file.Write(append([]byte(nil), b...))
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = s.fs.Rename(temporary, path)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	return s.syncDir(s.fs.PathDir(path))
+}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package blockstore
+
+func newPage() []byte { return make([]byte, pageBytes) }
+
+func freePage([]byte) {}
