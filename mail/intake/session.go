@@ -151,7 +151,8 @@ func (s *session) lookUp(addr mail.Address, to mail.Recipient) ([]mail.Recipient
 		return []mail.Recipient{to}, nil
 	}
 	targets, err := in.accounts.Resolve(addr)
-	if errors.Is(err, account.ErrAliasLoop) {
+	// Aliases that lead to each other and nowhere else are no error of Resolve.
+	if errors.Is(err, account.ErrAliasLoop) || err == nil && len(targets) == 0 {
 		in.log.Error("alias cannot be followed", "address", addr, "err", err)
 		return nil, refuse(451, "4.3.5",
 			"<%s>: the aliases of this address lead nowhere, its postmaster knows", to.Address)
