@@ -52,6 +52,7 @@ type site struct {
 	tls      string // submission with TLS from the start
 	password string
 	cmd      *exec.Cmd
+	ended    chan struct{}   // closed when the process is gone
 	reports  map[string]bool // letters that awaitReport has returned
 }
 
@@ -113,7 +114,7 @@ func startSite(t *testing.T, cfg siteConfig) *site {
 	s.start()
 	t.Cleanup(func() {
 		s.cmd.Process.Signal(syscall.SIGTERM)
-		s.cmd.Wait()
+		<-s.ended
 		if t.Failed() {
 			t.Logf("the node's log:\n%s", tail(s.log(), 20_000))
 		}
@@ -188,6 +189,9 @@ func (s *site) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	cmd, ended := s.cmd, make(chan struct{})
+	s.ended = ended
+	go func() { cmd.Wait(); close(ended) }()
 	for _, addr := range []string{s.smtp, s.submit, s.tls} {
 		if err := peer.Await(addr); err != nil {
 			s.t.Fatalf("%v\n%s", err, s.log())
@@ -198,7 +202,17 @@ func (s *site) start() {
 // kill ends the process as a power cut would, as far as a process can.
 func (s *site) kill() {
 	s.cmd.Process.Kill()
-	s.cmd.Wait()
+	<-s.ended
+}
+
+// runs reports whether the process has not ended.
+func (s *site) runs() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 // run runs a subcommand on the site's configuration and returns what it printed.
@@ -214,10 +228,12 @@ func (s *site) run(args ...string) string {
 	return string(out)
 }
 
-// letters returns the content of every message in the account's inbox.
+// letters returns the content of every message in the account's inbox, and in its folder Junk: the tests
+// write like people with something to sell.
 func (s *site) letters() []string {
 	s.t.Helper()
-	return readMaildir(s.t, filepath.Join(s.dir, "data/mail/local.test/user/Maildir"))
+	box := filepath.Join(s.dir, "data/mail/local.test/user/Maildir")
+	return append(readMaildir(s.t, box), readMaildir(s.t, filepath.Join(box, ".Junk"))...)
 }
 
 // readMaildir returns the content of every new message of a Maildir.
