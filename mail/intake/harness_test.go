@@ -341,3 +341,12 @@ func (p *port) addAlias(from string, to ...string) {
 		p.t.Fatal(err)
 	}
 }
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+var bareAddr = netip.MustParseAddr(bareHost)

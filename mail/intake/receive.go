@@ -103,7 +103,7 @@ func (r *receiver) close() error {
 // the body is returned.
 func (r *receiver) collect(p []byte) (rest []byte, err error) {
 	n, whole := headerEnd(r.raw, p)
-	if max := mail.MaxHeaderBytes + 1 - len(r.raw); n > max {
+	if max := mail.MaxHeaderBytes + len("\r\n") - len(r.raw); n > max {
 		n, whole = max, true // ParseHeader will say so, if all of it is header
 	}
 	if err := r.charge(len(r.raw) + n); err != nil {
