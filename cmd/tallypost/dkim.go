@@ -22,7 +22,8 @@ func dkimCommand() *cobra.Command {
 	return cmd
 }
 
-// openRing opens the keys of the node that a configuration file describes, and reads a domain of its.
+// openRing opens the keys of the node that a configuration file describes, and reads a domain of
+// its.
 func openRing(config, domain string) (*keyring.Ring, mail.Domain, error) {
 	cfg, err := node.Load(config)
 	if err != nil {

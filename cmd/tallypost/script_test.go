@@ -19,8 +19,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"tallypost": func() { os.Exit(run()) }})
 }
 
-// TestScript runs the stories of testdata/script: each is a dialogue with the real program. Beside the usual
-// commands there are
+// TestScript runs the stories of testdata/script: each is a dialogue with the real program.
+// Beside the usual commands there are
 //
 //	code N COMMAND...   runs a command that must exit with N
 //	zone FILE           serves a zone file, and sets $DNS to the server's address

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// ReplaceFile puts content at path, readable by its owner only. It writes beside the file, syncs, renames
-// and syncs the folder: after a crash there is the old file or the new one, whole.
+// ReplaceFile puts content at path, readable by its owner only. It writes beside the file, syncs,
+// renames and syncs the folder: after a crash there is the old file or the new one, whole.
 func ReplaceFile(path string, content []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new*") // mode 0600

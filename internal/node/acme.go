@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// acmeCert obtains and renews certificates, one for each name. Handshakes never wait for them: they take what
-// there is.
+// acmeCert obtains and renews certificates, one for each name. Handshakes never wait for them:
+// they take what there is.
 type acmeCert struct {
 	cfg     ACME
 	names   []string // the host first
@@ -64,7 +64,8 @@ func certificateNames(cfg Config) []string {
 	return names
 }
 
-// mayHave is the manager's HostPolicy. Over HTTP it is asked with the port of an authority for tests, too.
+// mayHave is the manager's HostPolicy. Over HTTP it is asked with the port of an authority for
+// tests, too.
 func (a *acmeCert) mayHave(_ context.Context, host string) error {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -75,8 +76,8 @@ func (a *acmeCert) mayHave(_ context.Context, host string) error {
 	return nil
 }
 
-// get returns the certificate for the name that a client asks for, that of the host for any other name, or nil
-// as long as there is none.
+// get returns the certificate for the name that a client asks for, that of the host for any other
+// name, or nil as long as there is none.
 func (a *acmeCert) get(hello *tls.ClientHelloInfo) *tls.Certificate {
 	for _, name := range []string{strings.ToLower(hello.ServerName), a.names[0]} {
 		if cert, ok := a.current.Load(name); ok {
@@ -118,7 +119,9 @@ func (a *acmeCert) run(ctx context.Context) error {
 	if a.cfg.TLSListen != "" {
 		srv := challengeServer(http.NotFoundHandler())
 		srv.TLSConfig = a.manager.TLSConfig()
-		serve(a.cfg.TLSListen, srv, func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") })
+		serve(a.cfg.TLSListen, srv, func(s *http.Server, l net.Listener) error {
+			return s.ServeTLS(l, "", "")
+		})
 	}
 	for _, name := range a.names {
 		g.Go(func() error { return a.refresh(ctx, name) })

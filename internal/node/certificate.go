@@ -19,9 +19,9 @@ import (
 	"time"
 )
 
-// certificates shows the certificates of PEM files and reads them anew when they have changed, so that
-// whoever renews them need not restart the node. Of several, as one for ECDSA and one for clients that know
-// RSA only, each client is shown the first that suits it.
+// certificates shows the certificates of PEM files and reads them anew when they have changed, so
+// that whoever renews them need not restart the node. Of several, as one for ECDSA and one for
+// clients that know RSA only, each client is shown the first that suits it.
 type certificates struct {
 	pairs [][2]string // files of certificate and key
 	acme  *acmeCert   // nil: no ACME
@@ -36,8 +36,8 @@ type certificates struct {
 // recheckCert is how often at most the files are looked at.
 const recheckCert = 10 * time.Second
 
-// openCertificates reads the files of cfg, or those of a certificate signed by itself that is made in the
-// data directory: mail servers encrypt to anyone, so even that keeps listeners out.
+// openCertificates reads the files of cfg, or those of a certificate signed by itself that is
+// made in the data directory: mail servers encrypt to anyone, so even that keeps listeners out.
 //
 // With ACME the self-made certificate serves until the authority's has come.
 func openCertificates(cfg Config, log *slog.Logger) (*certificates, error) {
@@ -65,7 +65,8 @@ func openCertificates(cfg Config, log *slog.Logger) (*certificates, error) {
 // certificateFiles are the files of cfg, or where the self-made ones are.
 func certificateFiles(cfg Config) (pairs [][2]string) {
 	if len(cfg.TLS.Cert) == 0 {
-		return [][2]string{{filepath.Join(cfg.DataDir, "tls-cert.pem"), filepath.Join(cfg.DataDir, "tls-key.pem")}}
+		return [][2]string{{filepath.Join(cfg.DataDir, "tls-cert.pem"),
+			filepath.Join(cfg.DataDir, "tls-key.pem")}}
 	}
 	for i, cert := range cfg.TLS.Cert {
 		pairs = append(pairs, [2]string{cert, cfg.TLS.Key[i]})
@@ -73,8 +74,8 @@ func certificateFiles(cfg Config) (pairs [][2]string) {
 	return pairs
 }
 
-// shownCertificates returns the leaves that the node that cfg describes would show now, without making or
-// obtaining any.
+// shownCertificates returns the leaves that the node that cfg describes would show now, without
+// making or obtaining any.
 func shownCertificates(cfg Config) (leaves []*x509.Certificate, err error) {
 	var files []string
 	if cfg.TLS.ACME.Enabled {
@@ -116,7 +117,8 @@ func (c *certificates) load() error {
 		if err != nil {
 			return fmt.Errorf("certificate %s with key %s: %w", pair[0], pair[1], err)
 		}
-		c.log.Info("certificate", "file", pair[0], "names", cert.Leaf.DNSNames, "until", cert.Leaf.NotAfter)
+		c.log.Info("certificate", "file", pair[0], "names", cert.Leaf.DNSNames,
+			"until", cert.Leaf.NotAfter)
 		list = append(list, cert)
 	}
 	c.current = list
@@ -136,8 +138,8 @@ func (c *certificates) times() (out []time.Time) {
 	return out
 }
 
-// get is a tls.Config's GetCertificate. Files that do not fit together, as between the two renames of a
-// renewal, leave the last good ones in use.
+// get is a tls.Config's GetCertificate. Files that do not fit together, as between the two
+// renames of a renewal, leave the last good ones in use.
 func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.acme != nil {
 		if cert := c.acme.get(hello); cert != nil {
@@ -158,8 +160,9 @@ func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return choose(c.current, hello), nil
 }
 
-// choose returns the first certificate for the name that the client asks for and that it can verify, else the
-// first it can verify whatever the name: mail servers take a wrong one, and would do without TLS otherwise.
+// choose returns the first certificate for the name that the client asks for and that it can
+// verify, else the first it can verify whatever the name: mail servers take a wrong one, and
+// would do without TLS otherwise.
 func choose(list []tls.Certificate, hello *tls.ClientHelloInfo) *tls.Certificate {
 	nameless := *hello
 	nameless.ServerName = ""
@@ -173,8 +176,8 @@ func choose(list []tls.Certificate, hello *tls.ClientHelloInfo) *tls.Certificate
 	return &list[0]
 }
 
-// serverTLS returns the settings for listeners. Session tickets are off: with them Microsoft's servers
-// break off TLS 1.3 with Go's, and a mail server has little use for them.
+// serverTLS returns the settings for listeners. Session tickets are off: with them Microsoft's
+// servers break off TLS 1.3 with Go's, and a mail server has little use for them.
 func (c *certificates) serverTLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, SessionTicketsDisabled: true}
 }
@@ -205,8 +208,10 @@ func selfSigned(hostname, certFile, keyFile string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	if err := os.WriteFile(keyFile, keyPEM, 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return os.WriteFile(certFile, certPEM, 0o644)
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// stsHost is the name under which the MTA-STS policy of a domain is asked for (RFC 8461, section 3.3).
+// stsHost is the name under which the MTA-STS policy of a domain is asked for (RFC 8461, section
+// 3.3).
 func stsHost(d mail.Domain) string { return "mta-sts." + d.ASCII() }
 
 // stsPath is where it is.

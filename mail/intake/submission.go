@@ -14,11 +14,12 @@ import (
 	"github.com/tallypost/tallypost/mail/dmarc"
 )
 
-// submission is a message that one of ours sends (RFC 6409): whose it says to be is held against its account,
-// what it lacks is added, and it is signed, while it comes in. It is a witness of its message.
+// submission is a message that one of ours sends (RFC 6409): whose it says to be is held against
+// its account, what it lacks is added, and it is signed, while it comes in. It is a witness of
+// its message.
 //
-// A host of Config.RelayFrom answers for its users by itself; its messages are only made complete and
-// signed.
+// A host of Config.RelayFrom answers for its users by itself; its messages are only made complete
+// and signed.
 type submission struct {
 	s         *session
 	account   *account.Account // nil: a host that may relay
@@ -44,12 +45,13 @@ func (s *session) newSubmission() *submission {
 }
 
 // isPrivate reports whether a field is not to leave this server: RFC 5322, section 3.6.3, has the
-// list of hidden recipients removed, and Return-Path is for final delivery to add (RFC 5321, section
-// 4.4).
+// list of hidden recipients removed, and Return-Path is for final delivery to add (RFC 5321,
+// section 4.4).
 //
-// What is removed is in neither the digest nor the size that the log commits to: a submission is logged
-// as it went on, so that sender and recipient alike can prove it from their copies. That there was
-// a Bcc field the log does not say; whom the message went to it does, as it does for every message.
+// What is removed is in neither the digest nor the size that the log commits to: a submission is
+// logged as it went on, so that sender and recipient alike can prove it from their copies. That
+// there was a Bcc field the log does not say; whom the message went to it does, as it does for
+// every message.
 func isPrivate(f mail.Field) bool {
 	return f.Is("Bcc") || f.Is("Resent-Bcc") || f.Is("Return-Path")
 }
@@ -76,33 +78,35 @@ func (sub *submission) begin(h mail.Header) error {
 	return sub.beginBulk(h)
 }
 
-// checkFrom wants every author to be an address of the account: whoever receives the message takes the name
-// in From for the sender's, and our signature would vouch for it.
+// checkFrom wants every author to be an address of the account: whoever receives the message
+// takes the name in From for the sender's, and our signature would vouch for it.
 func (sub *submission) checkFrom(author dmarc.Author, err error) error {
 	switch {
 	case errors.Is(err, dmarc.ErrNoFrom) && !sub.s.env.From.IsNull():
 		sub.add("From", "<"+sub.s.env.From.Wire(sub.s.env.SMTPUTF8)+">")
 		return nil
-	case errors.Is(err, dmarc.ErrNoFrom), errors.Is(err, dmarc.ErrManyFrom), errors.Is(err, dmarc.ErrBadFrom):
+	case errors.Is(err, dmarc.ErrNoFrom), errors.Is(err, dmarc.ErrManyFrom),
+		errors.Is(err, dmarc.ErrBadFrom):
 		return refuse(550, "5.6.0", "%v: a message has one From field, with an address of its author "+
 			"(RFC 5322, section 3.6.2)", err)
 	}
 	for _, a := range author.Mailboxes {
 		if !sub.may(a) {
-			return refuse(550, "5.7.1", "From: <%s> is not an address of the account %s: send as one of its own, "+
-				"or have the postmaster add this one to it", a, sub.s.conn.Account())
+			return refuse(550, "5.7.1", "From: <%s> is not an address of the account %s: send as one of "+
+				"its own, or have the postmaster add this one to it", a, sub.s.conn.Account())
 		}
 	}
 	return nil
 }
 
-// checkSender wants the same of Sender, and adds it where several authors share a message (RFC 5322, section
-// 3.6.2: "the field MUST appear").
+// checkSender wants the same of Sender, and adds it where several authors share a message (RFC
+// 5322, section 3.6.2: "the field MUST appear").
 func (sub *submission) checkSender(h mail.Header, author dmarc.Author) error {
 	fields := h.All("Sender")
 	switch {
 	case len(fields) > 1:
-		return refuse(550, "5.6.0", "the message has %d Sender fields (RFC 5322, section 3.6)", len(fields))
+		return refuse(550, "5.6.0", "the message has %d Sender fields (RFC 5322, section 3.6)",
+			len(fields))
 	case len(fields) == 0 && author.Addresses > 1:
 		sub.add("Sender", "<"+sub.account.Address.Wire(sub.s.env.SMTPUTF8)+">")
 		return nil
@@ -114,7 +118,8 @@ func (sub *submission) checkSender(h mail.Header, author dmarc.Author) error {
 		return refuse(550, "5.6.0", "Sender: one address is wanted (RFC 5322, section 3.6.2)")
 	}
 	if a := sender.Mailboxes[0]; !sub.may(a) {
-		return refuse(550, "5.7.1", "Sender: <%s> is not an address of the account %s", a, sub.s.conn.Account())
+		return refuse(550, "5.7.1", "Sender: <%s> is not an address of the account %s", a,
+			sub.s.conn.Account())
 	}
 	return nil
 }
@@ -127,8 +132,8 @@ func (sub *submission) add(name, value string) {
 	sub.added = fmt.Appendf(sub.added, "%s: %s\r\n", name, value)
 }
 
-// complete adds Date and Message-ID where they are missing (RFC 6409, section 8). Who relays through us would
-// else add them later, and break the signature.
+// complete adds Date and Message-ID where they are missing (RFC 6409, section 8). Who relays
+// through us would else add them later, and break the signature.
 func (sub *submission) complete(h mail.Header) {
 	sub.messageID = h.Get("Message-ID")
 	if count(h, "Message-ID") == 0 {
@@ -187,8 +192,9 @@ func (sub *submission) finish(ctx context.Context) ([]byte, error) {
 	if sub.signing == nil {
 		return sub.added, nil
 	}
-	// An RSA signature is a millisecond of computing. However many messages end at once, no more of them
-	// are signed than there are processors, so that those who are almost done get their turn.
+	// An RSA signature is a millisecond of computing. However many messages end at once, no more
+	// of them are signed than there are processors, so that those who are almost done get their
+	// turn.
 	select {
 	case sub.s.in.signing <- struct{}{}:
 	case <-ctx.Done():

@@ -13,8 +13,8 @@ import (
 	"github.com/tallypost/tallypost/mail/dkim"
 )
 
-// BenchmarkSubmission measures messages of 10 KiB through the real server into a queue in memory, each
-// goroutine on a connection of its own. The clients run on the same processors.
+// BenchmarkSubmission measures messages of 10 KiB through the real server into a queue in memory,
+// each goroutine on a connection of its own. The clients run on the same processors.
 //
 //	go test ./mail/intake -run '^$' -bench Submission
 func BenchmarkSubmission(b *testing.B) {
@@ -49,8 +49,8 @@ func BenchmarkSubmission(b *testing.B) {
 	}
 }
 
-// cpuTime is what this process has had of the processors so far: on a machine that does other things as well,
-// only that says what a message costs.
+// cpuTime is what this process has had of the processors so far: on a machine that does other
+// things as well, only that says what a message costs.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var r syscall.Rusage

@@ -17,8 +17,9 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// BulkPolicy says what becomes of mail to many strangers that lacks what large receivers, and laws, want of
-// it: a way out with one click (RFC 8058), signed, and a postal address in the text.
+// BulkPolicy says what becomes of mail to many strangers that lacks what large receivers, and
+// laws, want of it: a way out with one click (RFC 8058), signed, and a postal address in the
+// text.
 type BulkPolicy string
 
 // The policies; empty is BulkOff.
@@ -31,11 +32,11 @@ const (
 // Bulk is the rule for mail to many.
 type Bulk struct {
 	Policy BulkPolicy
-	// Recipients are how many at other servers one message, or all messages of an account with one List-Id
-	// or Subject, may have in a time before they are bulk mail. Zero: 50 an hour.
+	// Recipients are how many at other servers one message, or all messages of an account with
+	// one List-Id or Subject, may have in a time before they are bulk mail. Zero: 50 an hour.
 	Recipients Rate
-	// PostalAddresses are texts of which bulk mail must have one, as "Example Ltd, 1 High Street, London".
-	// Only their letters and digits count. None: no address is looked for.
+	// PostalAddresses are texts of which bulk mail must have one, as "Example Ltd, 1 High Street,
+	// London". Only their letters and digits count. None: no address is looked for.
 	PostalAddresses []string
 }
 
@@ -85,11 +86,12 @@ func (sub *submission) beginBulk(h mail.Header) error {
 	sub.bulk = new(bulkMail)
 	if !oneClick(h) {
 		sub.bulk.lacks = append(sub.bulk.lacks, "a way to unsubscribe with one click: the fields "+
-			"List-Unsubscribe with an https address, and List-Unsubscribe-Post: List-Unsubscribe=One-Click (RFC 8058)")
+			"List-Unsubscribe with an https address, and List-Unsubscribe-Post: "+
+			"List-Unsubscribe=One-Click (RFC 8058)")
 	}
 	if sub.signing == nil {
-		sub.bulk.lacks = append(sub.bulk.lacks, fmt.Sprintf("a DKIM signature: the keys of %s are not in the "+
-			"DNS yet, its postmaster knows what to publish", sub.domain))
+		sub.bulk.lacks = append(sub.bulk.lacks, fmt.Sprintf("a DKIM signature: the keys of %s are not "+
+			"in the DNS yet, its postmaster knows what to publish", sub.domain))
 	}
 	if len(in.cfg.Bulk.PostalAddresses) > 0 {
 		sub.bulk.address = true
@@ -103,8 +105,8 @@ func (sub *submission) beginBulk(h mail.Header) error {
 	return nil
 }
 
-// campaign names the messages that are counted together: those of a list, else those with one subject. A
-// message sent to each recipient alone is one campaign as well.
+// campaign names the messages that are counted together: those of a list, else those with one
+// subject. A message sent to each recipient alone is one campaign as well.
 func campaign(account mail.Address, h mail.Header) [sha256.Size]byte {
 	what := "list " + h.Get("List-Id")
 	if what == "list " {
@@ -137,10 +139,11 @@ func (sub *submission) finishBulk() error {
 	if len(b.lacks) == 0 {
 		return nil
 	}
-	in.log.Warn("bulk mail that lacks something", "account", sub.account.Address, "policy", in.cfg.Bulk.Policy,
-		"lacks", strings.Join(b.lacks, "; "))
+	in.log.Warn("bulk mail that lacks something", "account", sub.account.Address,
+		"policy", in.cfg.Bulk.Policy, "lacks", strings.Join(b.lacks, "; "))
 	if in.cfg.Bulk.Policy == BulkRefuse {
-		return refuse(550, "5.7.1", "mail to so many recipients must have %s", strings.Join(b.lacks, "; and "))
+		return refuse(550, "5.7.1", "mail to so many recipients must have %s",
+			strings.Join(b.lacks, "; and "))
 	}
 	return nil
 }
@@ -184,8 +187,8 @@ func words(s string) string {
 	return " " + strings.Join(strings.FieldsFunc(strings.ToLower(s), other), " ") + " "
 }
 
-// warn tells the sender of bulk mail what it lacks, once a day. The message is accepted already, so that
-// nothing depends on it.
+// warn tells the sender of bulk mail what it lacks, once a day. The message is accepted already,
+// so that nothing depends on it.
 func (sub *submission) warn(ctx context.Context) {
 	in := sub.s.in
 	if sub.bulk == nil || len(sub.bulk.lacks) == 0 {
@@ -209,9 +212,9 @@ func bulkText(sub *submission) string {
 	for _, l := range sub.bulk.lacks {
 		fmt.Fprintf(&b, "- %s\n", l)
 	}
-	b.WriteString("\nLarge receivers put such mail into the junk folder or refuse it, and then other mail of this\n" +
-		"server too; in many countries a law asks for some of this. Programs for newsletters do it by\n" +
-		"themselves. This notice comes at most once a day.\n")
+	b.WriteString("\nLarge receivers put such mail into the junk folder or refuse it, and then\n" +
+		"other mail of this server too; in many countries a law asks for some of this.\n" +
+		"Programs for newsletters do it by themselves. This notice comes at most once\na day.\n")
 	return b.String()
 }
 

@@ -60,7 +60,8 @@ func TestBulkIsRefused(t *testing.T) {
 	}
 }
 
-// TestManySingleMessages: a message to each recipient alone is bulk mail as well, and two campaigns are two.
+// TestManySingleMessages: a message to each recipient alone is bulk mail as well, and two
+// campaigns are two.
 func TestManySingleMessages(t *testing.T) {
 	o := newBulkOffice(t, BulkRefuse)
 	list := strings.Replace(whole, "Subject: s", "Subject: s\nList-Id: <news.here.example>", 1)

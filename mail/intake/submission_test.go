@@ -29,7 +29,8 @@ import (
 	"github.com/tallypost/tallypost/mail/smtp"
 )
 
-// office is an Intake behind a real submission server, with a queue in memory whose mail arrives at once.
+// office is an Intake behind a real submission server, with a queue in memory whose mail arrives
+// at once.
 type office struct {
 	t     testing.TB
 	in    *Intake
@@ -53,7 +54,8 @@ var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 const password = "correct horse"
 
-// newOffice starts the server. Ada has an alias and may use a sub-address; Bob has nothing but his name.
+// newOffice starts the server. Ada has an alias and may use a sub-address; Bob has nothing but
+// his name.
 func newOffice(t testing.TB, change func(*Config)) *office {
 	t.Helper()
 	o := &office{t: t, zone: new(dns.Zone), clock: clock.NewMock(noon), arrived: make(chan struct{}, 1000)}
@@ -265,8 +267,8 @@ func TestWhoTheMessageIsFrom(t *testing.T) {
 		"From: ada@here.example\nSender: bob@here.example":                           "550 5.7.1 Sender: <bob@here.example>",
 		"From: ada@here.example\nSender: x":                                          "550 5.6.0 Sender: one address",
 		"From: ada@here.example\nSender: ada@here.example\nSender: ada@here.example": "550 5.6.0 the message has 2 Sender",
-		// The author of a message that is sent on again is somebody else; who passes it on says so in
-		// Resent-From, but readers see From.
+		// The author of a message that is sent on again is somebody else; who passes it on says
+		// so in Resent-From, but readers see From.
 		"From: bob@here.example\nResent-From: ada@here.example": "550 5.7.1 From: <bob@here.example>",
 	} {
 		o.refuse(want, with(from))
@@ -409,7 +411,8 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// TestSignatureCovers: RFC 6376, section 8.15: what is added to a signed message breaks the signature.
+// TestSignatureCovers: RFC 6376, section 8.15: what is added to a signed message breaks the
+// signature.
 func TestSignatureCovers(t *testing.T) {
 	o := newSigningOffice(t, nil)
 	text := string(o.accept("List-Unsubscribe: <https://x.example/>\nList-Unsubscribe-Post: " +
@@ -450,8 +453,8 @@ func TestOneSignatureForAll(t *testing.T) {
 	}
 }
 
-// TestHostThatMayRelay: it answers for its users itself; what it sends by our name is signed, and stays as it
-// is otherwise.
+// TestHostThatMayRelay: it answers for its users itself; what it sends by our name is signed, and
+// stays as it is otherwise.
 func TestHostThatMayRelay(t *testing.T) {
 	o := newSigningOffice(t, func(cfg *Config) {
 		cfg.RelayFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}

@@ -47,9 +47,10 @@ const created = "Created: "
 
 func (r *Ring) folder(d mail.Domain) string { return filepath.Join(r.cfg.Dir, d.ASCII()) }
 
-// load reads the keys of a domain, newest first. Those of known whose files are as they were are taken over;
-// where known is nil, what an earlier run found out is read too. A key that cannot be used is an error: else
-// its domain's mail would go out without a signature and nobody would know why.
+// load reads the keys of a domain, newest first. Those of known whose files are as they were are
+// taken over; where known is nil, what an earlier run found out is read too. A key that cannot be
+// used is an error: else its domain's mail would go out without a signature and nobody would know
+// why.
 func (r *Ring) load(d mail.Domain, known []loaded) ([]loaded, error) {
 	dir := r.folder(d)
 	names, err := filepath.Glob(filepath.Join(escape(dir), "*"+suffix))
@@ -76,7 +77,9 @@ func (r *Ring) load(d mail.Domain, known []loaded) ([]loaded, error) {
 		}
 		s := stamp{fi.ModTime().UnixNano(), fi.Size()}
 		selector := strings.TrimSuffix(filepath.Base(name), suffix)
-		i := slices.IndexFunc(known, func(k loaded) bool { return k.Selector == selector && k.stamp == s })
+		i := slices.IndexFunc(known, func(k loaded) bool {
+			return k.Selector == selector && k.stamp == s
+		})
 		if i >= 0 {
 			keys = append(keys, known[i])
 			continue
@@ -139,10 +142,12 @@ func readStates(path string) (map[string]State, error) {
 	}
 	var file states
 	if err := json.Unmarshal(b, &file); err != nil {
-		return nil, fmt.Errorf("%s: %w: it may be deleted, then every record is looked for anew", path, err)
+		return nil, fmt.Errorf("%s: %w: it may be deleted, then every record is looked for anew", path,
+			err)
 	}
 	if file.Version != stateVersion {
-		return nil, fmt.Errorf("%s: version %d; this program reads version %d", path, file.Version, stateVersion)
+		return nil, fmt.Errorf("%s: version %d; this program reads version %d", path, file.Version,
+			stateVersion)
 	}
 	return file.Keys, nil
 }
@@ -189,8 +194,8 @@ func (r *Ring) Ensure(d mail.Domain) (made bool, err error) {
 	return err == nil, err
 }
 
-// Create makes a new pair of keys, RSA-2048 and Ed25519, and returns them. A node that runs finds them by
-// itself.
+// Create makes a new pair of keys, RSA-2048 and Ed25519, and returns them. A node that runs finds
+// them by itself.
 func (r *Ring) Create(d mail.Domain) ([]Key, error) {
 	if !slices.Contains(r.cfg.Domains, d) {
 		return nil, fmt.Errorf("%s is not a domain of this server", d)
@@ -224,8 +229,8 @@ func (r *Ring) Create(d mail.Domain) ([]Key, error) {
 	return out, r.choose()
 }
 
-// write puts a key into a new file, whole or not at all, and returns its selector: the day, a letter where
-// there was a key that day already, and the algorithm.
+// write puts a key into a new file, whole or not at all, and returns its selector: the day, a
+// letter where there was a key that day already, and the algorithm.
 func (r *Ring) write(k Key) (selector string, err error) {
 	pem, err := dkim.MarshalKey(k.Private)
 	if err != nil {
@@ -264,8 +269,8 @@ func (r *Ring) Remove(d mail.Domain, selector string) error {
 		return fmt.Errorf("%s has no key %q", d, selector)
 	}
 	if r.keys[d][i].Signs {
-		return fmt.Errorf("key %s of %s signs: make another with `tallypost dkim rotate %[2]s`, publish it, and "+
-			"remove this one when it has retired", selector, d)
+		return fmt.Errorf("key %s of %s signs: make another with `tallypost dkim rotate %[2]s`, publish "+
+			"it, and remove this one when it has retired", selector, d)
 	}
 	if err := os.Remove(filepath.Join(r.folder(d), selector+suffix)); err != nil {
 		return err

@@ -1,15 +1,17 @@
 // Package keyring keeps the DKIM keys of our domains and says which of them sign.
 //
-// A key is a file, DIR/<domain>/<selector>.pem, PKCS #8 in PEM with the time of its making in front of it
-// ("Created: 2026-11-22T14:00:00Z", else the file's own time counts). Nothing else makes or changes keys: an
-// operator may put in his own and take old ones away while the node runs. What the node has found out about
-// them stands beside, in DIR/<domain>/state.json, which only the node writes.
+// A key is a file, DIR/<domain>/<selector>.pem, PKCS #8 in PEM with the time of its making in
+// front of it ("Created: 2026-11-22T14:00:00Z", else the file's own time counts). Nothing else
+// makes or changes keys: an operator may put in his own and take old ones away while the node
+// runs. What the node has found out about them stands beside, in DIR/<domain>/state.json, which
+// only the node writes.
 //
-// A signature whose key is not in the DNS is worse than none: receivers call it dkim=permerror, and some
-// refuse the message. So a key signs only once its record has been seen, which is tried as a receiver would,
-// by verifying a signature; of several that are seen the newest of each algorithm signs. To rotate is
-// therefore to make a key and to publish its record: the node changes over by itself. The package publishes
-// nothing, and what is signed is its callers' affair.
+// A signature whose key is not in the DNS is worse than none: receivers call it dkim=permerror,
+// and some refuse the message. So a key signs only once its record has been seen, which is tried
+// as a receiver would, by verifying a signature; of several that are seen the newest of each
+// algorithm signs. To rotate is therefore to make a key and to publish its record: the node
+// changes over by itself. The package publishes nothing, and what is signed is its callers'
+// affair.
 package keyring
 
 import (
@@ -65,17 +67,17 @@ type State struct {
 	Signs bool `json:"signs,omitempty"`
 	// Published is since when the record is in the DNS as it should be; zero: it is not.
 	Published time.Time `json:"published,omitzero"`
-	// Missing is since when it is not, and Problem what a receiver says instead. With both times zero nobody
-	// has looked yet.
+	// Missing is since when it is not, and Problem what a receiver says instead. With both times
+	// zero nobody has looked yet.
 	Missing time.Time `json:"missing,omitzero"`
 	Problem string    `json:"problem,omitempty"`
-	// Retired is when the key ceased to sign. Receivers need its record for as long as a message may wait
-	// on the way to them.
+	// Retired is when the key ceased to sign. Receivers need its record for as long as a message
+	// may wait on the way to them.
 	Retired time.Time `json:"retired,omitzero"`
 }
 
-// RecordNeeded is how long the record of a retired key must stay in the DNS: as long as a queue keeps a
-// message, and some days for delivery behind it.
+// RecordNeeded is how long the record of a retired key must stay in the DNS: as long as a queue
+// keeps a message, and some days for delivery behind it.
 const RecordNeeded = 10 * 24 * time.Hour
 
 // Status says in words what the key does.
@@ -109,8 +111,8 @@ type Ring struct {
 	saved map[mail.Domain][]byte   // guarded by mu; what was written to state.json
 }
 
-// Open reads the keys there are and returns a Ring that signs with those that did so last; Run looks after
-// them.
+// Open reads the keys there are and returns a Ring that signs with those that did so last; Run
+// looks after them.
 func Open(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*Ring, error) {
 	if cfg.Sign == "" {
 		cfg.Sign = SignPublished
@@ -118,8 +120,8 @@ func Open(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) 
 	if cfg.LookEvery == 0 {
 		cfg.LookEvery = 10 * time.Minute
 	}
-	r := &Ring{cfg: cfg, resolver: resolver, clock: clk, log: log, keys: make(map[mail.Domain][]loaded),
-		saved: make(map[mail.Domain][]byte)}
+	r := &Ring{cfg: cfg, resolver: resolver, clock: clk, log: log,
+		keys: make(map[mail.Domain][]loaded), saved: make(map[mail.Domain][]byte)}
 	for _, d := range cfg.Domains {
 		keys, err := r.load(d, nil)
 		if err != nil {
@@ -141,8 +143,8 @@ func (r *Ring) Keys(d mail.Domain) []Key {
 	return out
 }
 
-// Signer returns who signs for a domain of ours or, as for the host itself, for a name below one; nil if
-// nobody does.
+// Signer returns who signs for a domain of ours or, as for the host itself, for a name below one;
+// nil if nobody does.
 func (r *Ring) Signer(d mail.Domain) *dkim.Signer {
 	signers := *r.signers.Load()
 	for name, found := d.ASCII(), true; found; _, name, found = strings.Cut(name, ".") {
@@ -257,9 +259,10 @@ func (r *Ring) probe(ctx context.Context, k *loaded) {
 	}
 }
 
-// Probe signs a message with a key and verifies it by what the DNS has, and returns the outcome with its
-// reason.
-func Probe(ctx context.Context, resolver dns.Resolver, k dkim.Key, now time.Time) (dkim.State, string) {
+// Probe signs a message with a key and verifies it by what the DNS has, and returns the outcome
+// with its reason.
+func Probe(ctx context.Context, resolver dns.Resolver, k dkim.Key, now time.Time) (dkim.State,
+	string) {
 	signer, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.Key{k}})
 	if err != nil {
 		return dkim.PermError, err.Error()
@@ -302,8 +305,8 @@ func (r *Ring) choose() error {
 	return errors.Join(errs...)
 }
 
-// chooseFor picks the newest usable key of each algorithm, RSA first, and retires those that signed before.
-// mu is held.
+// chooseFor picks the newest usable key of each algorithm, RSA first, and retires those that
+// signed before. mu is held.
 func (r *Ring) chooseFor(d mail.Domain) (signing []dkim.Key) {
 	picked := make(map[string]*loaded)
 	list := r.keys[d]

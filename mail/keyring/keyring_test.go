@@ -187,7 +187,8 @@ func TestModes(t *testing.T) {
 	s.expectSigners()
 }
 
-// TestRecordThatReceiversRefuse: a record that is there does not count, if a receiver could not verify by it.
+// TestRecordThatReceiversRefuse: a record that is there does not count, if a receiver could not
+// verify by it.
 func TestRecordThatReceiversRefuse(t *testing.T) {
 	s := newSite(t, SignPublished)
 	keys := s.create()

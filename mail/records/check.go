@@ -32,11 +32,13 @@ func (s *Site) checkMX(ctx context.Context, c *Checker) (Status, string) {
 		names = append(names, mx.Host)
 	}
 	there := strings.Join(names, ", ")
-	if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, s.Host.ASCII()) }) {
+	if !slices.ContainsFunc(names, s.isHost) {
 		return Wrong, "mail goes to " + there
 	}
 	return Good, there
 }
+
+func (s *Site) isHost(name string) bool { return strings.EqualFold(name, s.Host.ASCII()) }
 
 func (s *Site) checkAddress(ctx context.Context, c *Checker) (Status, string) {
 	addrs, _, err := c.Resolver.Addrs(ctx, s.Host.ASCII())
@@ -65,7 +67,7 @@ func (s *Site) checkPTR(ctx context.Context, c *Checker) (Status, string) {
 			status, words := absent(err)
 			return status, strings.TrimSuffix(ip.String()+" has no name: "+words, ": ")
 		}
-		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, s.Host.ASCII()) }) {
+		if !slices.ContainsFunc(names, s.isHost) {
 			return Wrong, ip.String() + " is called " + strings.Join(names, ", ")
 		}
 	}

@@ -1,10 +1,12 @@
-// Package records says which DNS records the mail of a domain needs, and compares them with what the DNS has.
+// Package records says which DNS records the mail of a domain needs, and compares them with what
+// the DNS has.
 //
-// The records are those by which others find the domain's server (MX, A, AAAA, PTR), know its mail from forged
-// mail (SPF, RFC 7208; DKIM, RFC 6376; DMARC, RFC 9989), speak TLS with it and only with it (MTA-STS, RFC
-// 8461; TLSA, RFC 7672), and tell its owner what they saw (TLSRPT, RFC 8460). Records prints, Check compares
-// by asking as a stranger's server would: what counts is not that a record looks as printed but that it does
-// its work. The package changes nothing in the DNS.
+// The records are those by which others find the domain's server (MX, A, AAAA, PTR), know its
+// mail from forged mail (SPF, RFC 7208; DKIM, RFC 6376; DMARC, RFC 9989), speak TLS with it and
+// only with it (MTA-STS, RFC 8461; TLSA, RFC 7672), and tell its owner what they saw (TLSRPT, RFC
+// 8460). Records prints, Check compares by asking as a stranger's server would: what counts is
+// not that a record looks as printed but that it does its work. The package changes nothing in
+// the DNS.
 package records
 
 import (
@@ -31,7 +33,8 @@ type Site struct {
 	Keys   []keyring.Key
 	// Reports are where others are to send DMARC and TLS reports; none: nowhere.
 	Reports []mail.Address
-	// STS is the policy that https://mta-sts.DOMAIN/.well-known/mta-sts.txt has; nil: there is none.
+	// STS is the policy that https://mta-sts.DOMAIN/.well-known/mta-sts.txt has; nil: there is
+	// none.
 	STS *tlspolicy.STSPolicy
 	// Certificates are those the server shows: with a TLSA record senders hold it to their keys.
 	Certificates []*x509.Certificate
@@ -53,8 +56,8 @@ const (
 type Record struct {
 	Name string `json:"name"` // absolute, in A-labels, without final dot
 	Type string `json:"type"`
-	// Value is the data as in a zone file; the text of a TXT record stands without quotes. Empty: the
-	// program cannot know it.
+	// Value is the data as in a zone file; the text of a TXT record stands without quotes. Empty:
+	// the program cannot know it.
 	Value string `json:"value,omitempty"`
 	Need  Need   `json:"need"`
 	Why   string `json:"why"` // in a sentence
@@ -90,14 +93,15 @@ func (s *Site) Records() ([]Record, error) {
 		{Name: host, Type: "A", Need: Required,
 			Why: "the public address of this server; AAAA for IPv6", check: s.checkAddress},
 		{Name: "the address, in in-addr.arpa or ip6.arpa", Type: "PTR", Need: Required,
-			Why:   "must be " + host + ": large receivers refuse senders without; whoever gave you the address sets it",
-			check: s.checkPTR},
+			Why: "must be " + host + ": large receivers refuse senders without; whoever gave you the " +
+				"address sets it", check: s.checkPTR},
 		{Name: domain, Type: "TXT", Value: "v=spf1 mx -all", Need: Required,
 			Why: "only the servers of the MX record send in the domain's name (SPF)", check: s.checkSPF},
 	}
 	if host != domain {
 		out = append(out, Record{Name: host, Type: "TXT", Value: "v=spf1 a -all", Need: Recommended,
-			Why: "the same for the server's own name, which speaks for reports (SPF of HELO)", check: s.checkHostSPF})
+			Why:   "the same for the server's own name, which speaks for reports (SPF of HELO)",
+			check: s.checkHostSPF})
 	}
 	keys, err := s.keyRecords()
 	if err != nil {
@@ -139,13 +143,13 @@ func (s *Site) dmarcRecords() (out []Record) {
 		value += "; rua=" + s.places()
 	}
 	out = append(out, Record{Name: "_dmarc." + domain, Type: "TXT", Value: value, Need: Required,
-		Why: "what receivers do with forged mail (DMARC); raise to p=reject once the reports show no mail of " +
-			"yours that fails", check: s.checkDMARC})
+		Why: "what receivers do with forged mail (DMARC); raise to p=reject once the reports show no " +
+			"mail of yours that fails", check: s.checkDMARC})
 	for _, a := range s.Reports {
 		if a.Domain != s.Domain { // RFC 9990, section 4: the place agrees
 			out = append(out, Record{Name: domain + "._report._dmarc." + a.Domain.ASCII(), Type: "TXT",
-				Value: "v=DMARC1", Need: Recommended, Why: a.Domain.ASCII() + " agrees to take the DMARC reports",
-				check: s.checkAgreement(a)})
+				Value: "v=DMARC1", Need: Recommended, check: s.checkAgreement(a),
+				Why: a.Domain.ASCII() + " agrees to take the DMARC reports"})
 		}
 	}
 	return out
@@ -162,8 +166,8 @@ func (s *Site) places() string {
 
 // mailtoAddress escapes what separates in a record or in a URI (RFC 6068).
 func mailtoAddress(a mail.Address) string {
-	return strings.NewReplacer("%", "%25", ",", "%2C", ";", "%3B", "!", "%21", "?", "%3F", " ", "%20", "&",
-		"%26", "#", "%23", `"`, "%22").Replace(a.Wire(false))
+	return strings.NewReplacer("%", "%25", ",", "%2C", ";", "%3B", "!", "%21", "?", "%3F", " ", "%20",
+		"&", "%26", "#", "%23", `"`, "%22").Replace(a.Wire(false))
 }
 
 func (s *Site) tlsRecords() (out []Record) {
@@ -174,8 +178,8 @@ func (s *Site) tlsRecords() (out []Record) {
 			Why: "where senders report connections whose encryption failed (TLSRPT)"})
 	}
 	if s.STS != nil {
-		out = append(out, Record{Name: "mta-sts." + domain, Type: "CNAME", Value: host + ".", Need: Recommended,
-			Why: "where the MTA-STS policy is fetched from", check: s.checkSTSHost},
+		out = append(out, Record{Name: "mta-sts." + domain, Type: "CNAME", Value: host + ".",
+			Need: Recommended, Why: "where the MTA-STS policy is fetched from", check: s.checkSTSHost},
 			Record{Name: "_mta-sts." + domain, Type: "TXT", Value: s.STS.Record(), Need: Recommended,
 				Why: "senders must use TLS to the servers of the policy (MTA-STS)", check: s.checkSTS})
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/tallypost/tallypost/internal/dns"
 )
 
-// PublicClient returns an HTTP client for places that strangers name in the DNS. It connects to public
-// addresses only: else a record could have us knock at what is behind our firewall.
+// PublicClient returns an HTTP client for places that strangers name in the DNS. It connects to
+// public addresses only: else a record could have us knock at what is behind our firewall.
 func PublicClient(resolver dns.Resolver) *http.Client {
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(addr)

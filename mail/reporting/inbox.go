@@ -20,8 +20,9 @@ import (
 	"github.com/tallypost/tallypost/mail/tlspolicy"
 )
 
-// Limits on what is kept of reports received. Anyone may send reports, also in the name of others: those
-// that nobody vouches for have a small place of their own, so that they drive none of the others out.
+// Limits on what is kept of reports received. Anyone may send reports, also in the name of
+// others: those that nobody vouches for have a small place of their own, so that they drive none
+// of the others out.
 const (
 	maxMessage = 16 << 20  // octets of a message that is read at all
 	maxRaw     = 256 << 10 // octets kept of one that could not be read
@@ -30,8 +31,8 @@ const (
 	maxSources = 100 // of one report
 )
 
-// Inbox is a folder of reports received: a file for each, and the message itself beside one that could not
-// be read. Methods may be called from several goroutines, and by several processes.
+// Inbox is a folder of reports received: a file for each, and the message itself beside one that
+// could not be read. Methods may be called from several goroutines, and by several processes.
 type Inbox struct {
 	dir   string
 	name  string // of this server in Authentication-Results
@@ -39,7 +40,8 @@ type Inbox struct {
 	mu    sync.Mutex // one report is read at a time: they unpack to many times their size
 }
 
-// NewInbox returns the inbox in a folder. authServID is the name this server has in Authentication-Results.
+// NewInbox returns the inbox in a folder. authServID is the name this server has in
+// Authentication-Results.
 func NewInbox(dir, authServID string, clk clock.Clock) *Inbox {
 	return &Inbox{dir: dir, name: authServID, clock: clk}
 }
@@ -49,8 +51,8 @@ type Received struct {
 	ID string    `json:"id"` // of the message that brought it
 	At time.Time `json:"at"`
 	To string    `json:"to"`
-	// Vouched are the domains that our own checks found to answer for the message, by DKIM or DMARC; where
-	// there are none anybody may have written the report.
+	// Vouched are the domains that our own checks found to answer for the message, by DKIM or
+	// DMARC; where there are none anybody may have written the report.
 	Vouched []string `json:"vouched,omitempty"`
 	// Error is why the report could not be read; then the rest is empty.
 	Error string `json:"error,omitempty"`
@@ -61,7 +63,8 @@ type Received struct {
 	Domain   string    `json:"domain,omitempty"` // of ours, that it is about
 	Begin    time.Time `json:"begin,omitzero"`
 	End      time.Time `json:"end,omitzero"`
-	// Good and Bad are messages that passed DMARC and that did not, or sessions with TLS and without.
+	// Good and Bad are messages that passed DMARC and that did not, or sessions with TLS and
+	// without.
 	Good uint64 `json:"good"`
 	Bad  uint64 `json:"bad"`
 	// Details are where these came from, the most frequent first.
@@ -70,7 +73,8 @@ type Received struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// Detail is one line of a report: messages of one kind from one address, or sessions that ended in one way.
+// Detail is one line of a report: messages of one kind from one address, or sessions that ended
+// in one way.
 type Detail struct {
 	Count uint64 `json:"count"`
 	Good  bool   `json:"good"`
@@ -80,11 +84,13 @@ type Detail struct {
 }
 
 // ErrNoReport says that a message holds no report that this program knows.
-var ErrNoReport = errors.New("neither a DMARC aggregate report (RFC 9990) nor a TLS report (RFC 8460)")
+var ErrNoReport = errors.New("neither a DMARC aggregate report (RFC 9990) nor a TLS " +
+	"report (RFC 8460)")
 
-// Add reads the report in a message and keeps it. What is wrong with the report is kept in its place and no
-// error; that is for a folder that cannot be written.
-func (b *Inbox) Add(id mail.ID, to mail.Address, message io.ReaderAt, size int64) (Received, error) {
+// Add reads the report in a message and keeps it. What is wrong with the report is kept in its
+// place and no error; that is for a folder that cannot be written.
+func (b *Inbox) Add(id mail.ID, to mail.Address, message io.ReaderAt, size int64) (Received,
+	error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := Received{ID: id.String(), At: b.clock.Now().UTC().Truncate(time.Second), To: to.String()}
@@ -127,7 +133,8 @@ func (b *Inbox) path(r Received) string {
 	return filepath.Join(b.dir, kind+r.ID)
 }
 
-// vouched returns the domains that the top Authentication-Results, which is this server's own, has passed.
+// vouched returns the domains that the top Authentication-Results, which is this server's own,
+// has passed.
 func (b *Inbox) vouched(text []byte) (out []string) {
 	header, _ := mail.ParseHeader(text)
 	for _, f := range header.All("Authentication-Results") {
@@ -183,8 +190,8 @@ func (r *Received) ofDMARC(d *dmarc.Report) {
 			source = row.Source.String()
 		}
 		r.Details = append(r.Details, Detail{Count: n, Good: good, Source: source,
-			Words: fmt.Sprintf("from %s: dkim=%s spf=%s disposition=%s", row.IDs.HeaderFrom, row.Evaluated.DKIM,
-				row.Evaluated.SPF, row.Evaluated.Disposition)})
+			Words: fmt.Sprintf("from %s: dkim=%s spf=%s disposition=%s", row.IDs.HeaderFrom,
+				row.Evaluated.DKIM, row.Evaluated.SPF, row.Evaluated.Disposition)})
 	}
 	r.trim()
 }

@@ -1,12 +1,12 @@
 // Package reporting tells other domains, once a day, what became of mail by their name and of the
 // connections to their servers; and keeps what others tell of ours.
 //
-// The reports are DMARC aggregate reports (RFC 9990) and TLS reports (RFC 8460). A Sender counts what it is
-// shown until midnight UTC and sends within some hours behind it, to who asks for reports in the DNS, signed,
-// from the null path, so that nothing comes back. What it has counted and has still to send is in one file,
-// written every few minutes: a crash costs these minutes, or sends a report twice under one identifier, of
-// which receivers take one. An Inbox keeps a summary of each report received. The package judges no message
-// and acts on no report.
+// The reports are DMARC aggregate reports (RFC 9990) and TLS reports (RFC 8460). A Sender counts
+// what it is shown until midnight UTC and sends within some hours behind it, to who asks for
+// reports in the DNS, signed, from the null path, so that nothing comes back. What it has counted
+// and has still to send is in one file, written every few minutes: a crash costs these minutes,
+// or sends a report twice under one identifier, of which receivers take one. An Inbox keeps a
+// summary of each report received. The package judges no message and acts on no report.
 package reporting
 
 import (
@@ -43,13 +43,14 @@ type Config struct {
 	Software string
 	// DMARC and TLS say which reports are sent.
 	DMARC, TLS bool
-	// Sign returns who signs for Domain; nil as long as nobody does. Reports wait for it: a report that
-	// does not pass DMARC itself is not believed.
+	// Sign returns who signs for Domain; nil as long as nobody does. Reports wait for it: a
+	// report that does not pass DMARC itself is not believed.
 	Sign func(mail.Domain) *dkim.Signer
-	// Spread is the time after midnight over which reports are sent, lest all the world's reports come at
-	// once. 0: 4 hours.
+	// Spread is the time after midnight over which reports are sent, lest all the world's reports
+	// come at once. 0: 4 hours.
 	Spread time.Duration
-	// Client posts reports to who wants them by HTTPS. Nil: one that connects to public addresses only.
+	// Client posts reports to who wants them by HTTPS. Nil: one that connects to public addresses
+	// only.
 	Client *http.Client
 }
 
@@ -75,7 +76,8 @@ type Sender struct {
 }
 
 // NewSender reads what an earlier one had counted, and counts on.
-func NewSender(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*Sender, error) {
+func NewSender(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (*Sender,
+	error) {
 	if cfg.Org == "" {
 		cfg.Org = string(cfg.Domain)
 	}
@@ -88,8 +90,8 @@ func NewSender(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Log
 	s := &Sender{cfg: cfg, resolver: resolver, clock: clk, log: log, begun: clk.Now().UTC()}
 	s.dmarc = dmarc.NewCollector(dmarc.CollectorConfig{Org: cfg.Org, Email: s.from().String(),
 		Receiver: cfg.Domain.ASCII(), Software: cfg.Software})
-	s.tls = tlspolicy.NewCollector(tlspolicy.CollectorConfig{Organization: cfg.Org, Contact: s.from().String(),
-		Submitter: cfg.Domain.ASCII()})
+	s.tls = tlspolicy.NewCollector(tlspolicy.CollectorConfig{Organization: cfg.Org,
+		Contact: s.from().String(), Submitter: cfg.Domain.ASCII()})
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -97,7 +99,9 @@ func NewSender(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Log
 }
 
 // from is the address that reports come from.
-func (s *Sender) from() mail.Address { return mail.Address{Local: "postmaster", Domain: s.cfg.Domain} }
+func (s *Sender) from() mail.Address {
+	return mail.Address{Local: "postmaster", Domain: s.cfg.Domain}
+}
 
 // Seen counts a message for the DMARC report of its author's domain.
 func (s *Sender) Seen(m *dmarc.Seen) {
@@ -167,9 +171,11 @@ func (s *Sender) load() error {
 		return fmt.Errorf("%s: %w: it may be deleted, then the reports of a day are lost", s.path(), err)
 	}
 	if f.Version != fileVersion {
-		return fmt.Errorf("%s: version %d; this program reads version %d", s.path(), f.Version, fileVersion)
+		return fmt.Errorf("%s: version %d; this program reads version %d", s.path(), f.Version,
+			fileVersion)
 	}
-	if err := errors.Join(s.dmarc.Load(bytes.NewReader(f.DMARC)), s.tls.Load(bytes.NewReader(f.TLS))); err != nil {
+	err = errors.Join(s.dmarc.Load(bytes.NewReader(f.DMARC)), s.tls.Load(bytes.NewReader(f.TLS)))
+	if err != nil {
 		return fmt.Errorf("%s: %w", s.path(), err)
 	}
 	for _, j := range f.Pending {

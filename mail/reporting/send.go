@@ -48,9 +48,10 @@ type place struct {
 // sendTimeout bounds one attempt at one report.
 const sendTimeout = 2 * time.Minute
 
-// send makes one attempt at a report, and returns the places that are done with. An error means that there
-// are others, and that it is worth another attempt.
-func (s *Sender) send(ctx context.Context, j *job, now time.Time, out Outbox) (done []string, err error) {
+// send makes one attempt at a report, and returns the places that are done with. An error means
+// that there are others, and that it is worth another attempt.
+func (s *Sender) send(ctx context.Context, j *job, now time.Time, out Outbox) (done []string,
+	err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	places, err := s.places(ctx, j)
@@ -80,8 +81,8 @@ func (s *Sender) send(ctx context.Context, j *job, now time.Time, out Outbox) (d
 	return done, errors.Join(errs...)
 }
 
-// places asks the DNS where a report goes now. A place that did not agree is left out: nobody is flooded with
-// reports by somebody else's record (RFC 9990, section 4).
+// places asks the DNS where a report goes now. A place that did not agree is left out: nobody is
+// flooded with reports by somebody else's record (RFC 9990, section 4).
 func (s *Sender) places(ctx context.Context, j *job) ([]place, error) {
 	if j.TLS != nil {
 		return s.tlsPlaces(ctx, j.Domain)
@@ -90,7 +91,8 @@ func (s *Sender) places(ctx context.Context, j *job) ([]place, error) {
 	for _, d := range dmarc.Destinations(ctx, s.resolver, j.Domain, j.DMARC.To) {
 		p := place{name: d.URI.Raw, mail: d.URI.Address}
 		if d.Err != nil && !errors.Is(d.Err, dns.ErrTemporary) {
-			s.log.Info("report not sent", "kind", j.kind(), "domain", j.Domain, "to", d.URI.Raw, "err", d.Err)
+			s.log.Info("report not sent", "kind", j.kind(), "domain", j.Domain, "to", d.URI.Raw,
+				"err", d.Err)
 			continue
 		}
 		p.err = d.Err
@@ -119,7 +121,8 @@ func (s *Sender) tlsPlaces(ctx context.Context, domain string) ([]place, error) 
 var errUnsigned = errors.New("nobody signs for our domain yet: see `tallypost dkim list`")
 
 // mail puts a report into the queue, signed.
-func (s *Sender) mail(ctx context.Context, j *job, to mail.Address, now time.Time, out Outbox) error {
+func (s *Sender) mail(ctx context.Context, j *job, to mail.Address, now time.Time,
+	out Outbox) error {
 	signer := s.cfg.Sign(s.cfg.Domain)
 	if signer == nil {
 		return errUnsigned

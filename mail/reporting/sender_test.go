@@ -87,7 +87,8 @@ func TestReportsWaitForSignature(t *testing.T) {
 	r.expectLetters(1)
 }
 
-// TestTemporaryFailure: places that have the report do not get it again, and after a day the others never do.
+// TestTemporaryFailure: places that have the report do not get it again, and after a day the
+// others never do.
 func TestTemporaryFailure(t *testing.T) {
 	r := newRig(t)
 	r.zone.Set("_dmarc.them.example", "TXT v=DMARC1; p=none; rua=mailto:a@slow.example,mailto:c@them.example")
@@ -244,7 +245,8 @@ func TestTLSReportByHTTPS(t *testing.T) {
 	}
 }
 
-// TestPostGoesToPublicAddressesOnly: a record of a stranger's must not reach what is behind our firewall.
+// TestPostGoesToPublicAddressesOnly: a record of a stranger's must not reach what is behind our
+// firewall.
 func TestPostGoesToPublicAddressesOnly(t *testing.T) {
 	srv := httptest.NewTLSServer(http.NotFoundHandler())
 	defer srv.Close()

@@ -95,8 +95,8 @@ func signingSite(t *testing.T, top string) (*site, *dns.Zone) {
 	return nil, nil
 }
 
-// TestOthersVerifyOurSignatures has dkimpy and OpenDKIM judge what was submitted, by the records that were
-// printed.
+// TestOthersVerifyOurSignatures has dkimpy and OpenDKIM judge what was submitted, by the records
+// that were printed.
 func TestOthersVerifyOurSignatures(t *testing.T) {
 	t.Parallel()
 	judges := map[string]func(t *testing.T, keys map[string]string, text string) string{}
@@ -154,7 +154,8 @@ func TestOthersVerifyOurSignatures(t *testing.T) {
 	}
 }
 
-// pythonWithDKIM returns a Python that has dkimpy and can do Ed25519; Debian's is not always the first.
+// pythonWithDKIM returns a Python that has dkimpy and can do Ed25519; Debian's is not always the
+// first.
 func pythonWithDKIM() string {
 	for _, python := range []string{"python3", "/usr/bin/python3"} {
 		if exec.Command(python, "-c", "import dkim, nacl.signing").Run() == nil {
@@ -190,7 +191,8 @@ func askDKIMPy(t *testing.T, python string, keys map[string]string, text string)
 	return ""
 }
 
-// askOpenDKIM likewise. It stops at the first signature that verifies, so each is shown to it alone.
+// askOpenDKIM likewise. It stops at the first signature that verifies, so each is shown to it
+// alone.
 func askOpenDKIM(t *testing.T, opendkim string, keys map[string]string, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -257,8 +259,8 @@ func fieldEnd(s string) int {
 	}
 }
 
-// TestReportsReceived: what others report is read at delivery, from the first octet on the wire to the
-// command that shows it.
+// TestReportsReceived: what others report is read at delivery, from the first octet on the wire
+// to the command that shows it.
 func TestReportsReceived(t *testing.T) {
 	t.Parallel()
 	s := startSite(t, siteConfig{top: "[reports]\nreceive = [\"reports@local.test\"]"})
