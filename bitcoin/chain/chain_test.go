@@ -2,7 +2,6 @@ package chain
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -57,16 +56,6 @@ func (s *story) headers(names ...string) {
 		if _, err := s.AddHeaders([]bitcoin.Header{s.Gen.Block(name).Header}, true); err != nil {
 			s.t.Fatalf("header %s: %v", name, err)
 		}
-	}
-}
-
-// reject wants a block to be refused.
-func (s *story) reject(name, reason string) {
-	s.t.Helper()
-	_, err := s.Add(context.Background(), s.Gen.Block(name), Source{true, true})
-	var e *consensus.Error
-	if !errors.As(err, &e) || e.Reason != reason {
-		s.t.Errorf("block %s: %v, want %s", name, err, reason)
 	}
 }
 

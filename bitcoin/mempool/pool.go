@@ -92,7 +92,6 @@ type Pool struct {
 	deltas   map[bitcoin.Hash]bitcoin.Amount
 
 	usage    int64
-	weight   int64
 	vsize    int64
 	fees     bitcoin.Amount
 	sequence uint64

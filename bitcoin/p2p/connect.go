@@ -301,7 +301,6 @@ type connecter struct {
 	nextExtra  time.Time
 	addedAt    map[string]time.Time // last tries of what the operator wants
 	seedsAsked bool
-	seeds      []string
 	anchors    []wire.AddrPort
 }
 

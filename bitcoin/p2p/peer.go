@@ -121,20 +121,19 @@ type Peer struct {
 	weWantCompact    bool // high bandwidth: we asked it
 
 	// transactions
-	txRelay      bool // the structure exists: transactions may be announced
-	relayTxs     bool // the peer wants them
-	bloom        *wire.Bloom
-	bloomLoaded  bool
-	known        *recentSet
-	toSend       map[bitcoin.Hash]bool // wtxids
-	nextInv      time.Time
-	lastInvSeq   uint64
-	sendMempool  bool
-	feeFilter    bitcoin.Amount
-	feeSent      bitcoin.Amount
-	nextFee      time.Time
-	lastTx       time.Time
-	pendingItems []wire.Inventory
+	txRelay     bool // the structure exists: transactions may be announced
+	relayTxs    bool // the peer wants them
+	bloom       *wire.Bloom
+	bloomLoaded bool
+	known       *recentSet
+	toSend      map[bitcoin.Hash]bool // wtxids
+	nextInv     time.Time
+	lastInvSeq  uint64
+	sendMempool bool
+	feeFilter   bitcoin.Amount
+	feeSent     bitcoin.Amount
+	nextFee     time.Time
+	lastTx      time.Time
 
 	// addresses
 	addrRelay     bool
@@ -195,13 +194,6 @@ func (p *Peer) push(m wire.Message) {
 	p.out.cond.Broadcast()
 }
 
-// full reports whether so much is queued that the peer has to take some before it is served more.
-func (p *Peer) full() bool {
-	p.out.mu.Lock()
-	defer p.out.mu.Unlock()
-	return p.out.octets > p.n.cfg.MaxSendBuffer
-}
-
 // waitRoom waits until the peer has taken enough; false once the connection ends.
 func (p *Peer) waitRoom() bool {
 	p.out.mu.Lock()
@@ -225,9 +217,6 @@ func (p *Peer) close() {
 	p.out.mu.Unlock()
 	p.raw.Close()
 }
-
-// drop closes the connection once what is queued has been sent, or after a second.
-func (p *Peer) drop() { p.close() }
 
 // addPeer makes a peer of a connection and starts its goroutines.
 func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.AddrPort, name string,

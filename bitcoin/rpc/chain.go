@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -367,5 +366,3 @@ func (a *API) getChainStates(call) (any, error) {
 		{"target", target(tip.Header.Bits)}, {"difficulty", bitcoin.Difficulty(tip.Header.Bits)},
 		{"verificationprogress", a.progress(tip)}, {"validated", true}}}}}, nil
 }
-
-func (a *API) deprecated(name string) bool { return slices.Contains(a.cfg.Deprecated, name) }

@@ -8,7 +8,6 @@ package rpc
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -144,30 +143,6 @@ func (a *API) lookup(h bitcoin.Hash) (chain.Entry, error) {
 		return e, fail(jsonrpc.InvalidAddressOrKey, "Block not found")
 	}
 	return e, nil
-}
-
-// hashOrHeight reads an argument that is one or the other.
-func (a *API) hashOrHeight(v any) (chain.Entry, error) {
-	if jsonrpc.TypeName(v) == "number" {
-		var h int64
-		if _, err := fmt.Sscan(fmt.Sprint(v), &h); err != nil {
-			return chain.Entry{}, fail(jsonrpc.MiscError, "JSON integer out of range")
-		}
-		if h < 0 {
-			return chain.Entry{}, fail(jsonrpc.InvalidParameter, "Target block height %d is negative", h)
-		}
-		e, ok := a.chain.AtHeight(bitcoin.Height(min(h, 1<<31-1)))
-		if !ok {
-			return e, fail(jsonrpc.InvalidParameter, "Target block height %d after current tip %d", h,
-				a.chain.Tip().Height)
-		}
-		return e, nil
-	}
-	h, err := jsonrpc.ParseHash(v, "hash_or_height")
-	if err != nil {
-		return chain.Entry{}, err
-	}
-	return a.lookup(h)
 }
 
 // withPool calls f with the mempool.
