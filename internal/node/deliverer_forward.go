@@ -10,9 +10,9 @@ import (
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
-// handOver gives a message to the relay: on its way to other servers, or to the mailbox server for our own
-// domains. Recipients that an alias of ours sent elsewhere get it from a sender of ours, for the sender's own
-// domain does not allow us to send in its name.
+// handOver gives a message to the relay: on its way to other servers, or to the mailbox server for
+// our own domains. Recipients that an alias of ours sent elsewhere get it from a sender of ours,
+// for the sender's own domain does not allow us to send in its name.
 func (d *deliverer) handOver(ctx context.Context, m *queue.Delivery) []queue.Result {
 	looped := d.looped(m)
 	if len(looped) == 0 && !slices.ContainsFunc(m.Envelope.Recipients, d.forwarded) {
@@ -69,8 +69,8 @@ func (d *deliverer) reversePaths(m *queue.Delivery) []mail.Address {
 	return from
 }
 
-// forwarded reports whether an address is on another server and was not the one that was written to: an alias
-// led there, ours or that of a server before us which forwards through us.
+// forwarded reports whether an address is on another server and was not the one that was written
+// to: an alias led there, ours or that of a server before us which forwards through us.
 func (d *deliverer) forwarded(to mail.Recipient) bool {
 	if to.ORcpt == "" || d.accounts.IsLocal(to.Address.Domain) {
 		return false
@@ -107,11 +107,12 @@ func (d *deliverer) looped(m *queue.Delivery) map[int]bool {
 // loopResult is the end of a message that came back to a mailbox it has been delivered to.
 func loopResult(box mail.Address) queue.Result {
 	return queue.Result{Outcome: queue.Failed, Status: "5.4.6", Class: "mail loop",
-		Reply: fmt.Sprintf("554 5.4.6 <%s>: mail loop: the message has been delivered to this mailbox before", box)}
+		Reply: fmt.Sprintf("554 5.4.6 <%s>: mail loop: this mailbox has had the message before", box)}
 }
 
 // toServer delivers to one mailbox that is on a server of its own.
-func (d *deliverer) toServer(ctx context.Context, m *queue.Delivery, to mail.Recipient) queue.Result {
+func (d *deliverer) toServer(ctx context.Context, m *queue.Delivery,
+	to mail.Recipient) queue.Result {
 	part := *m
 	part.Route = d.relay.Route(to.Address)
 	part.Envelope.Recipients = []mail.Recipient{to}

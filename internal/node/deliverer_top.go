@@ -17,16 +17,16 @@ type letterTop struct {
 	deliveredTo []string // mailboxes that have had it already
 }
 
-// Limits on the header that is looked at: a loop grows it slowly, and a stranger should not make each
-// delivery read much.
+// Limits on the header that is looked at: a loop grows it slowly, and a stranger should not make
+// each delivery read much.
 const (
 	firstTop       = 8 << 10
 	maxTop         = 256 << 10
 	maxDeliveredTo = 100
 )
 
-// readTop looks at the header of a message. Delivery goes on where it cannot be read: whoever writes the
-// message will find out.
+// readTop looks at the header of a message. Delivery goes on where it cannot be read: whoever
+// writes the message will find out.
 func readTop(m *queue.Delivery) letterTop {
 	for n := min(int64(firstTop), m.Size); ; n = min(4*n, m.Size) {
 		b := make([]byte, n)
@@ -43,8 +43,8 @@ func readTop(m *queue.Delivery) letterTop {
 	}
 }
 
-// parseTop reads the fields that matter. The verdict counts only as the very first field: there we put it
-// ourselves, anywhere else it is what a stranger wrote.
+// parseTop reads the fields that matter. The verdict counts only as the very first field: there we
+// put it ourselves, anywhere else it is what a stranger wrote.
 func parseTop(header []byte) letterTop {
 	var t letterTop
 	if word, ok := field(header, intake.VerdictField); ok {

@@ -24,13 +24,13 @@ import (
 // Relay is how mail leaves.
 type Relay struct {
 	Port           int    `toml:"port" comment:"port of other servers; 25 but for tests"`
-	MaxConnections int    `toml:"max_connections" comment:"to the servers that one or many domains share, at a time, at most"`
+	MaxConnections int    `toml:"max_connections" comment:"to the servers of one site, at a time, at most"`
 	IPv6           bool   `toml:"ipv6" comment:"use it; where it leads nowhere that is noticed"`
-	Smarthost      string `toml:"smarthost" comment:"host:port that takes all mail for other domains; empty: their own servers"`
+	Smarthost      string `toml:"smarthost" comment:"host:port that takes all mail for other domains"`
 	// User and Password log in at the smarthost.
 	User     string `toml:"user" comment:"to log in at the smarthost"`
 	Password string `toml:"password"`
-	TLS      string `toml:"tls" comment:"to the smarthost: none, opportunistic, encrypt, verify or implicit; empty: verify where there is a password"`
+	TLS      string `toml:"tls" comment:"to the smarthost: none, opportunistic, encrypt, verify, implicit"`
 
 	Route []Route `toml:"route,omitempty" comment:"servers for the mail of some domains"`
 }
@@ -38,7 +38,7 @@ type Relay struct {
 // Route is a server for the mail of some domains, whatever their MX records say.
 type Route struct {
 	Domains  []string `toml:"domains" comment:"\"example.org\", or \".example.org\" for all below it"`
-	To       string   `toml:"to" comment:"host:port, or unix:/path for LMTP; mx: by MX records, in spite of a smarthost"`
+	To       string   `toml:"to" comment:"host:port; unix:/path for LMTP; mx: by MX records"`
 	LMTP     bool     `toml:"lmtp"`
 	User     string   `toml:"user"`
 	Password string   `toml:"password"`
@@ -49,14 +49,16 @@ type Route struct {
 const byMX = "mx"
 
 func (r Relay) smarthost() relay.Transport {
-	return relay.Transport{Address: r.Smarthost, User: r.User, Password: r.Password, TLS: relay.TLSMode(r.TLS)}
+	return relay.Transport{Address: r.Smarthost, User: r.User, Password: r.Password,
+		TLS: relay.TLSMode(r.TLS)}
 }
 
 func (r Route) transport() relay.Transport {
 	if r.To == byMX {
 		return relay.Transport{}
 	}
-	return relay.Transport{Address: r.To, LMTP: r.LMTP, User: r.User, Password: r.Password, TLS: relay.TLSMode(r.TLS)}
+	return relay.Transport{Address: r.To, LMTP: r.LMTP, User: r.User, Password: r.Password,
+		TLS: relay.TLSMode(r.TLS)}
 }
 
 // lmtp is the server that has the mailboxes.
@@ -140,8 +142,8 @@ func openRelay(cfg Config, resolver dns.Resolver, report func(*tlspolicy.Session
 	if err != nil {
 		return nil, err
 	}
-	sts := tlspolicy.NewSTS(tlspolicy.STSConfig{Resolver: resolver, Client: reporting.PublicClient(resolver),
-		Store: store, Now: clk.Now})
+	sts := tlspolicy.NewSTS(tlspolicy.STSConfig{Resolver: resolver, Store: store, Now: clk.Now,
+		Client: reporting.PublicClient(resolver)})
 	return relay.New(relay.Config{
 		Hostname: cfg.Hostname, Port: cfg.Relay.Port, Routes: cfg.routes(), Self: cfg.self(),
 		MaxConnections: cfg.Relay.MaxConnections, NoIPv6: !cfg.Relay.IPv6, Report: report,
@@ -169,8 +171,8 @@ func (c *Config) self() []netip.AddrPort {
 	return out
 }
 
-// stsStore keeps the MTA-STS policies of other domains in files: what is kept cannot be taken away by whoever
-// blocks the way to a new one while this server was down.
+// stsStore keeps the MTA-STS policies of other domains in files: what is kept cannot be taken away
+// by whoever blocks the way to a new one while this server was down.
 type stsStore struct {
 	dir    string
 	recent *tlspolicy.MemoryStore
@@ -184,7 +186,8 @@ func (s *stsStore) path(domain string) string {
 	return filepath.Join(s.dir, url.PathEscape(domain)+".json")
 }
 
-// LoadSTS is as tlspolicy.STSStore has it. A file that is damaged is none: the policy is fetched anew.
+// LoadSTS is as tlspolicy.STSStore has it. A file that is damaged is none: the policy is fetched
+// anew.
 func (s *stsStore) LoadSTS(domain string) (*tlspolicy.CachedPolicy, error) {
 	if p, err := s.recent.LoadSTS(domain); p != nil || err != nil {
 		return p, err
@@ -203,7 +206,8 @@ func (s *stsStore) LoadSTS(domain string) (*tlspolicy.CachedPolicy, error) {
 	return p, s.recent.SaveSTS(domain, p)
 }
 
-// SaveSTS is as tlspolicy.STSStore has it. It does not wait for the disk: a policy that is lost is fetched again.
+// SaveSTS is as tlspolicy.STSStore has it. It does not wait for the disk: a policy that is lost is
+// fetched again.
 func (s *stsStore) SaveSTS(domain string, p *tlspolicy.CachedPolicy) error {
 	b, err := json.Marshal(p)
 	if err != nil {

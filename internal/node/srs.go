@@ -15,11 +15,13 @@ import (
 	"github.com/tallypost/tallypost/mail/srs"
 )
 
-// srsKeyFile holds the secrets of rewritten senders, the newest first, one in hex on each line. To change
-// them put a new line on top, and remove the old one after three weeks: bounces may come back so long.
+// srsKeyFile holds the secrets of rewritten senders, the newest first, one in hex on each line. To
+// change them put a new line on top, and remove the old one after three weeks: bounces may come
+// back so long.
 const srsKeyFile = "srs.key"
 
-// openSRS returns who rewrites the senders of forwarded mail; the secret is made on the first start.
+// openSRS returns who rewrites the senders of forwarded mail; the secret is made on the first
+// start.
 func openSRS(cfg Config) (*srs.Rewriter, error) {
 	path := filepath.Join(cfg.DataDir, srsKeyFile)
 	secrets, err := readSRSKeys(path)
@@ -41,7 +43,8 @@ func openSRS(cfg Config) (*srs.Rewriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return srs.New(srs.Config{Domain: domain, Secrets: secrets, Ours: func(d mail.Domain) bool { return ours[d] }})
+	return srs.New(srs.Config{Domain: domain, Secrets: secrets,
+		Ours: func(d mail.Domain) bool { return ours[d] }})
 }
 
 func readSRSKeys(path string) ([][]byte, error) {
@@ -72,7 +75,8 @@ func readSRSKeys(path string) ([][]byte, error) {
 	return secrets, nil
 }
 
-// makeSRSKey writes the file beside its place, syncs it and moves it there: there is all of it or none.
+// makeSRSKey writes the file beside its place, syncs it and moves it there: there is all of it or
+// none.
 func makeSRSKey(path string) ([][]byte, error) {
 	secret := make([]byte, 32)
 	rand.Read(secret)
@@ -80,7 +84,7 @@ func makeSRSKey(path string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteString("# secrets of rewritten senders (SRS), the newest first\n" + hex.EncodeToString(secret) + "\n")
+	_, err = fmt.Fprintf(f, "# secrets of rewritten senders (SRS), the newest first\n%x\n", secret)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -56,7 +56,7 @@ func TestRefusals(t *testing.T) {
 		{"rate limit", answers{"MAIL": "451 4.7.1 rate limit exceeded"}, "deferred 4.7.1 rate limited", false, ""},
 		{"421 for the rate", answers{"MAIL": "421 4.7.0 too many connections"}, "deferred 4.7.0 rate limited", false, ""},
 		{"rate limit in the greeting", answers{"greeting": "421 4.7.0 too many connections from you"}, "deferred 4.7.0 rate limited", false, ""},
-		{"blocked in the greeting", answers{"greeting": "554 blocked using zen.spamhaus.org"}, "deferred 4.7.1 sender blocked", false, ""},
+		{"blocked in the greeting", answers{"greeting": "554 blocked using zen.spamhaus.org"}, "delivered 2.0.0", true, ""},
 
 		{"no such user", answers{"RCPT": "550 5.1.1 who?"}, "failed 5.1.1 no such user", false, ""},
 		{"no such user, without a code", answers{"RCPT": "550 No such user here"}, "failed 5.1.1 no such user", false, ""},
@@ -106,6 +106,7 @@ func TestNobodyTakesIt(t *testing.T) {
 		{"no service", "554 No SMTP service", "deferred 4.3.0 server trouble", "554 No SMTP service"},
 		{"never any mail", "521 mx.example does not accept mail", "failed 5.1.2 no such domain",
 			"521 mx.example does not accept mail"}, // RFC 7504
+		{"blocked", "554 blocked using zen.spamhaus.org", "deferred 4.7.1 sender blocked", "554 blocked using zen.spamhaus.org"},
 		{"busy", "421 4.3.2 busy", "deferred 4.3.2 server trouble", "421 4.3.2 busy"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,11 +10,12 @@ import (
 // Class is what a refusal means, in words for people.
 type Class string
 
-// The classes. What is not said of one: its next attempt is the queue's to time, at the best host again.
+// The classes. What is not said of one: its next attempt is the queue's to time, at the best host
+// again.
 const (
 	RateLimited     Class = "rate limited"        // we send too much or too fast: slow down
 	Blocked         Class = "sender blocked"      // our address or domain has a bad name there
-	Unauthenticated Class = "sender not proven"   // SPF, DKIM, DMARC or the reverse name of our address
+	Unauthenticated Class = "sender not proven"   // SPF, DKIM, DMARC, or our reverse name
 	SenderRefused   Class = "sender refused"      // the reverse path, whoever sends it
 	Greylisted      Class = "greylisted"          // come again later, as any stranger
 	NoSuchUser      Class = "no such user"        //
@@ -28,12 +29,12 @@ const (
 	RelayDenied     Class = "relaying denied"     // it does not take mail for that domain
 	NoSuchDomain    Class = "no such domain"      //
 	Loop            Class = "mail loop"           //
-	TLSRequired     Class = "protection demanded" // by a policy, the sender or the server, and not to be had
-	Incapable       Class = "not supported there" // the server lacks an extension that the message needs
+	TLSRequired     Class = "protection demanded" // by policy, sender or server; not to be had
+	Incapable       Class = "not supported there" // the server lacks an extension
 	Protocol        Class = "protocol"            // it does not understand us
 	Trouble         Class = "server trouble"      // it cannot do it now: try another host
 	Unreachable     Class = "unreachable"         // no server answered, or none can be found
-	ConnectionLost  Class = "connection lost"     // before the final reply: the message may have arrived
+	ConnectionLost  Class = "connection lost"     // before the final reply
 	Configuration   Class = "our configuration"   // what was set up here does not work
 )
 
@@ -83,8 +84,8 @@ type meaning struct {
 	again  bool          // another connection to the same host will do
 }
 
-// read finds out what a refusal means. connecting says that it came before MAIL, and so is about us and not
-// about a message.
+// read finds out what a refusal means. connecting says that it came before MAIL, and so is about us
+// and not about a message.
 func read(r *smtp.Reply, connecting bool, site string) meaning {
 	m := lookUp(r, site)
 	m.passes = m.passes || r.Code/100 == 4
@@ -93,7 +94,7 @@ func read(r *smtp.Reply, connecting bool, site string) meaning {
 		// RFC 7504: 521 is a host that never takes mail. Any other refusal of the connection is about
 		// our address or the server's state: both change, so the message waits.
 		m.passes = r.Code != 521
-		m.next = m.class != RateLimited && m.class != Blocked
+		m.next = m.class != RateLimited
 		m.slow = m.slow || m.passes
 		if m.class == "" {
 			m.class = Trouble
@@ -117,8 +118,8 @@ func read(r *smtp.Reply, connecting bool, site string) meaning {
 	return m
 }
 
-// hint reads the time that a server asks for: "try again in 300 seconds". 0 where there is none, or none
-// that makes sense.
+// hint reads the time that a server asks for: "try again in 300 seconds". 0 where there is none, or
+// none that makes sense.
 func hint(text string) time.Duration {
 	words := strings.FieldsFunc(strings.ToLower(text), func(c rune) bool {
 		return c != ':' && (c < '0' || c > '9') && (c < 'a' || c > 'z')

@@ -22,9 +22,11 @@ func (e *connectError) Unwrap() error { return e.err }
 // errLoop is the error for a server that is this one.
 var errLoop = errors.New("the server greets with our own name")
 
-// open makes a session that meets the demand. TLS that fails where none is demanded is gone without, on
-// another connection: encryption that cannot be had is no reason to keep the mail back (RFC 7435).
-func (r *Relay) open(ctx context.Context, dest *destination, t target, d *demand) (*session, error) {
+// open makes a session that meets the demand. TLS that fails where none is demanded is gone
+// without, on another connection: encryption that cannot be had is no reason to keep the mail back
+// (RFC 7435).
+func (r *Relay) open(ctx context.Context, dest *destination, t target,
+	d *demand) (*session, error) {
 	if err := d.barred(); err != nil {
 		r.tell(d, &session{target: t}, d.decision.Failure)
 		return nil, err
@@ -44,7 +46,8 @@ func (r *Relay) open(ctx context.Context, dest *destination, t target, d *demand
 }
 
 // dial connects, introduces us, encrypts and logs in, as far as these are due.
-func (r *Relay) dial(ctx context.Context, dest *destination, t target, d *demand, clear bool) (*session, error) {
+func (r *Relay) dial(ctx context.Context, dest *destination, t target, d *demand,
+	clear bool) (*session, error) {
 	conn, err := r.socket(ctx, dest, t)
 	if err != nil {
 		return nil, &connectError{err}
@@ -62,7 +65,8 @@ func (r *Relay) dial(ctx context.Context, dest *destination, t target, d *demand
 		}
 	}
 	lmtp := dest.transport != nil && dest.transport.LMTP
-	s.client = smtp.NewClient(conn, smtp.ClientConfig{Hello: r.cfg.Hostname, LMTP: lmtp, Clock: r.clock})
+	s.client = smtp.NewClient(conn,
+		smtp.ClientConfig{Hello: r.cfg.Hostname, LMTP: lmtp, Clock: r.clock})
 	if err := r.begin(ctx, dest, s, d, clear); err != nil {
 		s.client.Close()
 		return nil, err
@@ -123,7 +127,8 @@ func (e *handshakeError) Error() string { return e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
 
 // begin brings a new connection to where a message can be sent.
-func (r *Relay) begin(ctx context.Context, dest *destination, s *session, d *demand, clear bool) error {
+func (r *Relay) begin(ctx context.Context, dest *destination, s *session, d *demand,
+	clear bool) error {
 	c := s.client
 	if err := c.Hello(ctx); err != nil {
 		return err
@@ -149,8 +154,8 @@ func (r *Relay) begin(ctx context.Context, dest *destination, s *session, d *dem
 	return nil
 }
 
-// encrypt does STARTTLS. A server that offers it and then says that it cannot is gone on with in the clear,
-// where that is allowed.
+// encrypt does STARTTLS. A server that offers it and then says that it cannot is gone on with in
+// the clear, where that is allowed.
 func (r *Relay) encrypt(ctx context.Context, s *session, d *demand) error {
 	err := s.client.StartTLS(ctx, d.config)
 	if err == nil || s.client.TLS() != nil { // an error after the handshake is not one of TLS
@@ -158,7 +163,8 @@ func (r *Relay) encrypt(ctx context.Context, s *session, d *demand) error {
 	}
 	var refused *smtp.Reply
 	if errors.As(err, &refused) && s.client.Reusable() && !d.must {
-		r.log.Info("server refuses STARTTLS, going on without", "host", s.target.host, "addr", s.target, "reply", refused)
+		r.log.Info("server refuses STARTTLS, going on without", "host", s.target.host, "addr", s.target,
+			"reply", refused)
 		return nil
 	}
 	r.tell(d, s, handshakeFailure(err))

@@ -13,8 +13,8 @@ import (
 	"github.com/tallypost/tallypost/mail/tlspolicy"
 )
 
-// demand is what a connection must show before a message of one kind goes over it. The zero value demands
-// nothing and tries no TLS.
+// demand is what a connection must show before a message of one kind goes over it. The zero value
+// demands nothing and tries no TLS.
 type demand struct {
 	decision *tlspolicy.Decision // nil for a transport
 
@@ -39,15 +39,17 @@ func (a *attempt) demand(ctx context.Context, host string) *demand {
 	q := tlspolicy.Query{Domain: a.dest.domain, Host: host, Secure: a.dest.secure, Port: a.dest.port,
 		RequireTLS: a.d.Envelope.RequireTLS}
 	dec := a.r.policies.Decide(ctx, q)
-	if strict := dec.Failure != nil || dec.Level > tlspolicy.Opportunistic; strict && !q.RequireTLS && waived(a.d) {
+	// They have offered TLS for years: without it somebody stands in between.
+	known := a.dest.provider != nil && a.dest.provider.encrypted
+	strict := known || dec.Failure != nil || dec.Level > tlspolicy.Opportunistic
+	if strict && !q.RequireTLS && waived(a.d) {
 		q.Waived = true
 		dec = a.r.policies.Decide(ctx, q)
 	}
-	d := &demand{decision: dec, must: dec.Level > tlspolicy.Opportunistic, extension: dec.NeedsExtension,
-		waived: q.Waived, explain: dec.Explain}
-	if p := a.dest.provider; p != nil && p.encrypted && !d.must && !q.Waived {
-		// They have offered TLS for years: without it somebody stands in between.
-		d.must, d.explain = true, p.name+" is known to offer TLS"
+	d := &demand{decision: dec, must: dec.Level > tlspolicy.Opportunistic,
+		extension: dec.NeedsExtension, waived: q.Waived, explain: dec.Explain}
+	if known && !d.must && !q.Waived {
+		d.must, d.explain = true, a.dest.provider.name+" is known to offer TLS"
 	}
 	d.config = dec.TLSConfig(&tls.Config{ClientSessionCache: a.r.sessions, Time: a.r.clock.Now})
 	a.demands = append(a.demands, hostDemand{host, d})
@@ -62,8 +64,8 @@ type hostDemand struct {
 // maxFieldScan is how much of a header is searched for TLS-Required.
 const maxFieldScan = 256 << 10
 
-// waived reports whether the sender would rather have the message delivered than protected (RFC 8689,
-// section 5).
+// waived reports whether the sender would rather have the message delivered than protected (RFC
+// 8689, section 5).
 func waived(d *queue.Delivery) bool {
 	return tlspolicy.Waived(headerOf(d))
 }
@@ -89,8 +91,8 @@ type protectionError struct {
 func (e *protectionError) Error() string { return e.err.Error() }
 func (e *protectionError) Unwrap() error { return e.err }
 
-// unmet is the error for a failure of the policy. A permanent one is the sender's demand, for which RFC 8689
-// has a code of its own.
+// unmet is the error for a failure of the policy. A permanent one is the sender's demand, for which
+// RFC 8689 has a code of its own.
 func unmet(f *tlspolicy.Failure, status string) error {
 	if f.Permanent {
 		status = "7.30"
@@ -122,7 +124,8 @@ func (d *demand) metBy(c *smtp.Client) (seen *tlspolicy.Failure, err error) {
 	}
 	switch {
 	case d.must && state == nil:
-		return seen, &protectionError{status: "7.4", err: fmt.Errorf("the server offers no TLS: %s", d.explain)}
+		return seen, &protectionError{status: "7.4",
+			err: fmt.Errorf("the server offers no TLS: %s", d.explain)}
 	case d.extension && !c.Extensions().RequireTLS && d.decision != nil:
 		f := d.decision.WithoutExtension()
 		return f, unmet(f, "7.30")

@@ -16,7 +16,8 @@ import (
 // maxHosts is the most MX hosts of one preference that are looked up in one attempt.
 const maxHosts = 10
 
-// destination is where the mail of a route goes: hosts in tiers, the best first, equals in random order.
+// destination is where the mail of a route goes: hosts in tiers, the best first, equals in random
+// order.
 type destination struct {
 	domain    mail.Domain // whose MX hosts these are; of a transport, none
 	transport *transport  // nil: by MX
@@ -30,11 +31,13 @@ type destination struct {
 // destination finds the hosts of a route, or the result of there being none.
 func (r *Relay) destination(ctx context.Context, route queue.Route) (*destination, *queue.Result) {
 	if t := r.vias[route]; t != nil {
-		return &destination{transport: t, tiers: [][]string{{t.host}}, port: t.port, site: string(route)}, nil
+		return &destination{transport: t, tiers: [][]string{{t.host}}, port: t.port,
+			site: string(route)}, nil
 	}
 	domain, err := domainOf(route)
 	if err != nil {
-		return nil, deferred(Configuration, "4.3.5", "%s leads nowhere: the configuration has no such server", route)
+		return nil, deferred(Configuration, "4.3.5",
+			"%s leads nowhere: the configuration has no such server", route)
 	}
 	dest := &destination{domain: domain, port: uint16(r.cfg.Port)}
 	name := domain.ASCII()
@@ -50,12 +53,14 @@ func (r *Relay) destination(ctx context.Context, route queue.Route) (*destinatio
 	case errors.Is(err, dns.ErrNotFound):
 		dest.tiers = [][]string{{name}} // the implicit MX (RFC 5321, section 5.1)
 	case err != nil:
-		return nil, deferred(Unreachable, "4.4.3", "the mail servers of %s cannot be looked up: %v", domain, err)
-	case len(mx) == 1 && mx[0].Host == "":
-		return nil, failed(NoSuchDomain, "5.1.10", "the domain %s takes no mail (null MX)", domain) // RFC 7505
+		return nil, deferred(Unreachable, "4.4.3",
+			"the mail servers of %s cannot be looked up: %v", domain, err)
+	case len(mx) == 1 && mx[0].Host == "": // RFC 7505
+		return nil, failed(NoSuchDomain, "5.1.10", "the domain %s takes no mail (null MX)", domain)
 	default:
 		if dest.tiers, err = r.tiers(mx); err != nil {
-			return nil, failed(Loop, "5.4.6", "%v of %s is this one, which does not take its mail", err, domain)
+			return nil, failed(Loop, "5.4.6",
+				"%v of %s is this one, which does not take its mail", err, domain)
 		}
 	}
 	if len(dest.tiers) == 0 {
@@ -67,8 +72,8 @@ func (r *Relay) destination(ctx context.Context, route queue.Route) (*destinatio
 
 var errSelf = errors.New("the best mail server")
 
-// tiers sorts MX hosts. Where one is ourselves we are a backup: it, its equals and those behind are left
-// out, or mail would go in circles (RFC 5321, section 5.1).
+// tiers sorts MX hosts. Where one is ourselves we are a backup: it, its equals and those behind are
+// left out, or mail would go in circles (RFC 5321, section 5.1).
 func (r *Relay) tiers(mx []dns.MX) ([][]string, error) {
 	slices.SortStableFunc(mx, func(a, b dns.MX) int { return int(a.Preference) - int(b.Preference) })
 	var out [][]string
@@ -97,8 +102,8 @@ func (r *Relay) tiers(mx []dns.MX) ([][]string, error) {
 	return out, nil
 }
 
-// siteOf names the site of a set of hosts: the provider's, where all hosts are those of one known to share
-// its limits, else the hosts themselves, whatever their preference.
+// siteOf names the site of a set of hosts: the provider's, where all hosts are those of one known
+// to share its limits, else the hosts themselves, whatever their preference.
 func siteOf(tiers [][]string) (string, *provider) {
 	var hosts []string
 	for _, t := range tiers {
@@ -116,7 +121,7 @@ func siteOf(tiers [][]string) (string, *provider) {
 type target struct {
 	host string // as MX names it; empty for a socket of a transport
 	addr netip.AddrPort
-	path string // of a socket, or host:port of ... nothing else
+	path string // of a socket
 }
 
 func (t target) String() string {
@@ -130,12 +135,12 @@ func (t target) String() string {
 type lookup struct {
 	targets []target
 	self    bool  // one of the hosts is ourselves
-	err     error // of the last host that has no address; temporary where one of them may have had some
-	passing bool
+	err     error // of the last host that has no address
+	passing bool  // one of those may have had some
 }
 
-// lookup finds the addresses of a tier: of each version of IP in the order of the hosts, one of each host
-// before the second of any, and the versions alternating.
+// lookup finds the addresses of a tier: of each version of IP in the order of the hosts, one of
+// each host before the second of any, and the versions alternating.
 func (r *Relay) lookup(ctx context.Context, dest *destination, hosts []string) lookup {
 	var l lookup
 	if t := dest.transport; t != nil && t.network == "unix" {

@@ -116,6 +116,31 @@ func TestDestination(t *testing.T) {
 	}
 }
 
+// TestBackupWaits: mail that we keep for a domain waits for its own servers, however often these are found
+// away, and goes to them when they are back.
+func TestBackupWaits(t *testing.T) {
+	for _, self := range []string{"us.example", "other.example"} { // by our name, by our address
+		bubble(t, func(c *Config) {
+			c.Self = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.99:25")}
+		}, func(w *world) {
+			w.zone.Set("other.example", "A 192.0.2.99")
+			best := netip.MustParseAddr("192.0.2.1")
+			r := w.remote("mx1.example", "192.0.2.1", nil)
+			w.block[best] = errBlackHole
+			w.mx("d.example", "10 mx1.example", "20 "+self)
+			for range 5 {
+				w.expect(w.deliver("u@d.example"), "deferred 4.4.1 unreachable")
+				time.Sleep(5 * time.Minute)
+			}
+			delete(w.block, best)
+			w.expect(w.deliver("u@d.example"), "delivered 2.0.0")
+			if len(r.got()) != 1 {
+				t.Error("not at the best server")
+			}
+		})
+	}
+}
+
 // TestEqualHostsShare: hosts of one preference take turns by chance (RFC 5321, section 5.1: "MUST randomize").
 func TestEqualHostsShare(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxIdle = -1 }, func(w *world) {

@@ -3,8 +3,8 @@ package relay
 import "strings"
 
 // provider is what is known of the servers of one provider. The figures are those their postmasters
-// publish or that senders have found to be put up with, as the KumoMTA project collects them (policy-extras
-// and community shaping.toml of 2026, Apache-2.0); a figure of 0 is none.
+// publish or that senders have found to be put up with, as the KumoMTA project collects them
+// (policy-extras and community shaping.toml of 2026, Apache-2.0); a figure of 0 is none.
 type provider struct {
 	name     string
 	suffixes []string // of all its MX hosts
@@ -31,7 +31,8 @@ var providers = []provider{
 	{"kpn", []string{".kpnmail.nl"}, true, 10, 10, true},
 	{"netvigator", []string{".netvigator.com"}, true, 5, 10, true},
 	{"barracuda", []string{".barracudanetworks.com"}, true, 10, 15, true},
-	{"mimecast", []string{".mimecast.com", ".mimecast.co.za", ".mimecast-offshore.com"}, false, 10, 100, false},
+	{"mimecast", []string{".mimecast.com", ".mimecast.co.za", ".mimecast-offshore.com"},
+		false, 10, 100, false},
 }
 
 // providerOf returns the provider whose hosts all of these are.

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// families remembers whether a version of IP leads anywhere from here. Many machines have an IPv6 address
-// and no way out: without this each message for a host that has both waits for a time-out first.
+// families remembers whether a version of IP leads anywhere from here. Many machines have an IPv6
+// address and no way out: without this each message for a host that has both waits for a time-out
+// first.
 type families struct {
 	mu    sync.Mutex
 	state [2]family // guarded by mu; IPv6, IPv4
@@ -40,8 +41,8 @@ func (f *families) down(ip netip.Addr, now time.Time) bool {
 	return f.of(ip).downUntil.After(now)
 }
 
-// learn notes what came of connecting to an address. It reports whether its version of IP has just been
-// found to lead nowhere.
+// learn notes what came of connecting to an address. It reports whether its version of IP has just
+// been found to lead nowhere.
 func (f *families) learn(ip netip.Addr, err error, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,8 +100,8 @@ func (m *memory) get(t target) hostMemory {
 	return m.hosts[t.String()]
 }
 
-// update changes what is remembered of an address. Where there is too much, what has expired is forgotten,
-// and then all.
+// update changes what is remembered of an address. Where there is too much, what has expired is
+// forgotten, and then all.
 func (m *memory) update(t target, now time.Time, change func(*hostMemory)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

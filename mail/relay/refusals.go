@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -11,35 +12,32 @@ import (
 type rule struct {
 	site   string // name of a provider
 	code   string // how the reply code begins
-	status string // "7.28": subject and detail of the enhanced status code
+	detail string // "7.28": subject and detail of the enhanced status code
 	words  string // in lower case, anywhere in the text; "*" stands for anything in between
 	meaning
 }
 
-// lookUp returns the meaning of the first rule that fits, the zero meaning where none does: rules of the
-// provider, then codes and words that say something definite, then vague ones.
+// lookUp returns the meaning of the first rule that fits, the zero meaning where none does.
 func lookUp(r *smtp.Reply, site string) meaning {
-	code := string(appendCode(nil, r.Code))
-	status := ""
+	code := string([]byte{digit(r.Code / 100), digit(r.Code / 10), digit(r.Code)})
+	detail := ""
 	if len(r.Enhanced) > 2 {
-		status = r.Enhanced[2:]
+		detail = r.Enhanced[2:]
 	}
 	text := strings.ToLower(r.Text)
 	for i := range rules {
 		u := &rules[i]
-		if u.site != "" && u.site != site || !strings.HasPrefix(code, u.code) || u.status != "" && u.status != status {
-			continue
-		}
-		if u.words == "" || holds(text, u.words) {
+		switch {
+		case u.site != "" && u.site != site, !strings.HasPrefix(code, u.code):
+		case u.detail != "" && u.detail != detail:
+		case u.words == "" || holds(text, u.words):
 			return u.meaning
 		}
 	}
 	return meaning{}
 }
 
-func appendCode(b []byte, code int) []byte {
-	return append(b, byte('0'+code/100%10), byte('0'+code/10%10), byte('0'+code%10))
-}
+func digit(n int) byte { return '0' + byte(n%10) }
 
 // holds reports whether text has the pieces of pattern in their order.
 func holds(text, pattern string) bool {
@@ -53,16 +51,52 @@ func holds(text, pattern string) bool {
 	return true
 }
 
+func means(c Class) meaning { return meaning{class: c} }
+
 // passing makes a meaning that of a refusal that passes, though its first digit is 5.
 func passing(m meaning) meaning {
 	m.passes = true
 	return m
 }
 
-// rests makes a meaning one after which the site gets no mail for a while.
+// rests is the meaning of a refusal after which the site gets no mail for a while.
 func rests(d time.Duration) meaning { return meaning{class: RateLimited, slow: true, pause: d} }
 
-func means(c Class) meaning { return meaning{class: c} }
+// later is the meaning of a refusal that concerns one message, and not before a while has passed.
+func later(c Class, wait time.Duration) meaning { return meaning{class: c, wait: wait} }
+
+// said returns a rule for each of several words of one meaning.
+func said(m meaning, words ...string) (out []rule) {
+	for _, w := range words {
+		out = append(out, rule{words: w, meaning: m})
+	}
+	return out
+}
+
+// coded returns a rule for each of several enhanced status codes of one meaning.
+func coded(m meaning, details ...string) (out []rule) {
+	for _, d := range details {
+		out = append(out, rule{detail: d, meaning: m})
+	}
+	return out
+}
+
+// of makes rules those of one provider.
+func of(site string, lists ...[]rule) []rule {
+	out := slices.Concat(lists...)
+	for i := range out {
+		out[i].site = site
+	}
+	return out
+}
+
+// on makes rules those of reply codes that begin so.
+func on(code string, list []rule) []rule {
+	for i := range list {
+		list[i].code = code
+	}
+	return list
+}
 
 // Meanings that several rules have.
 var (
@@ -73,226 +107,201 @@ var (
 	troubleThen = meaning{class: Trouble, next: true}
 )
 
-// rules are ordered. Those of providers rest on the refusals that the KumoMTA project collects (community
-// and policy-extras shaping.toml and bounces.toml, and the replies of its traffic generator, Apache-2.0) and
-// on the providers' own lists of error codes; the codes without words on the IANA registry of enhanced
-// status codes (RFC 3463, RFC 5248, RFC 7372, RFC 7505, RFC 8689).
-var rules = []rule{
-	// Google. Its rate limits come with 4.7.28, or 4.7.0 and words; 5.2.1 with words of a rate is no
-	// closed mailbox.
-	{words: "receiving mail at a rate", meaning: meaning{class: RecipientBusy, passes: true, wait: time.Hour}},
-	{words: "receivingrate", meaning: meaning{class: RecipientBusy, passes: true, wait: time.Hour}},
-	{site: "google", words: "unusual rate of unsolicited mail", meaning: rests(30 * time.Minute)},
-	{site: "google", words: "unusual amount of*unsolicited mail", meaning: rests(time.Hour)},
-	{site: "google", status: "7.28", meaning: rests(30 * time.Minute)},
-	{site: "google", words: "ipv6 sending guidelines", meaning: noReverse},
-	{site: "google", words: "ptr record", meaning: noReverse},
-	{site: "google", status: "7.29", meaning: means(TLSRequired)},
-	{site: "google", words: "not sent over a tls connection", meaning: means(TLSRequired)},
-	{site: "google", words: "very low reputation", meaning: blockedNow},
-	{site: "google", words: "unauthenticated", meaning: means(Unauthenticated)},
-	{site: "google", words: "authentication information", meaning: means(Unauthenticated)},
-	{site: "google", words: "likely unsolicited", meaning: means(Content)},
-	{site: "google", words: "suspicious", meaning: means(Content)},
-	{site: "google", words: "illegal attachment", meaning: means(Content)},
-	{site: "google", code: "4", words: "temporarily rejected message", meaning: troubleThen},
+// rules are ordered: those of providers, then codes and words that say something definite, then
+// vague ones.
+//
+// The providers' rest on the refusals that the KumoMTA project collects (community and
+// policy-extras shaping.toml, bounces.toml, and the replies of its traffic generator, 2026,
+// Apache-2.0) and on the providers' own lists of error codes; the codes without words on the IANA
+// registry of enhanced status codes (RFC 3463, RFC 5248, RFC 7372, RFC 7505, RFC 8689).
+var rules = slices.Concat(
+	google, yahoo, microsoft, apple, french, german, chinese, others,
+	definiteCodes, definiteWords, mailboxWords, vague,
+)
 
-	// Yahoo and AOL: https://postmaster.yahooinc.com/error-codes. "Permanently deferred" is a 421.
-	{site: "yahoo", words: "[ts02]", meaning: rests(30 * time.Minute)},
-	{site: "yahoo", words: "[ts03]", meaning: meaning{class: Blocked, slow: true, pause: time.Hour, wait: 4 * time.Hour}},
-	{site: "yahoo", words: "s05]", meaning: rests(4 * time.Hour)},
-	{site: "yahoo", words: "s01]", meaning: rests(time.Hour)},
-	{site: "yahoo", words: "s04]", meaning: rests(2 * time.Hour)},
-	{site: "yahoo", words: "[bl", meaning: means(Blocked)},
-	{site: "yahoo", words: "max message per connection", meaning: reconnect},
-	{site: "yahoo", words: "receiving mail too quickly", meaning: meaning{class: RecipientBusy, wait: time.Hour}},
-	{site: "yahoo", words: "resources temporarily unavailable", meaning: troubleThen},
-	{site: "yahoo", words: "temporarily deferred", meaning: tooFast},
-	{site: "yahoo", words: "doesn't have a*account", meaning: means(NoSuchUser)},
-	{site: "yahoo", words: "no longer valid", meaning: means(NoSuchUser)},
-	{site: "yahoo", words: "mailbox is disabled", meaning: means(MailboxDisabled)},
-	{site: "yahoo", words: "[ph01]", meaning: means(Content)},
-	{site: "yahoo", status: "7.9", meaning: means(Unauthenticated)},
-	{site: "yahoo.co.jp", words: "deferred", meaning: passing(rests(time.Hour))},
-	{site: "yahoo.co.jp", words: "timeout waiting for command", meaning: rests(30 * time.Minute)},
+// google: rate limits come with 4.7.28, or 4.7.0 and words; 5.2.1 with words of a rate is no closed
+// mailbox.
+var google = slices.Concat(
+	said(passing(later(RecipientBusy, time.Hour)), "receiving mail at a rate", "receivingrate"),
+	of("google",
+		said(rests(30*time.Minute), "unusual rate of unsolicited mail"),
+		said(rests(time.Hour), "unusual amount of*unsolicited mail"),
+		coded(rests(30*time.Minute), "7.28"),
+		said(noReverse, "ipv6 sending guidelines", "ptr record"),
+		coded(means(TLSRequired), "7.29"),
+		said(means(TLSRequired), "not sent over a tls connection"),
+		said(blockedNow, "very low reputation"),
+		said(means(Unauthenticated), "unauthenticated", "authentication information"),
+		said(means(Content), "likely unsolicited", "suspicious", "illegal attachment"),
+		on("4", said(troubleThen, "temporarily rejected message")),
+	),
+)
 
-	// Microsoft, both its halves. 5.4.1 with these words is its directory at the edge.
-	{words: "exceeded the maximum number of connections", meaning: tooFast},
-	{words: "exceeded maximum number of messages per connection", meaning: reconnect},
-	{words: "exceed max concurrent connections", meaning: tooFast},
-	{words: "temporarily rate limited", meaning: rests(30 * time.Minute)},
-	{site: "outlook", words: "server busy", meaning: rests(30 * time.Minute)},
-	{site: "office365", words: "server busy", meaning: rests(15 * time.Minute)},
-	{site: "outlook", words: "access denied, please try again later", meaning: rests(time.Hour)},
-	{words: "part of their network is on our block list", meaning: means(Blocked)},
-	{words: "banned sending ip", meaning: means(Blocked)},
-	{words: "traffic not accepted from this ip", meaning: means(Blocked)},
-	{words: "tenantattribution", meaning: means(RelayDenied)},
-	{words: "attributed to the wrong", meaning: troubleThen},
-	{status: "4.1", words: "recipient address rejected: access denied", meaning: means(NoSuchUser)},
-	{status: "1.4", words: "recipient address rejected: access denied", meaning: means(NoSuchUser)},
-	{status: "7.515", meaning: means(Unauthenticated)},
-	{status: "7.509", meaning: means(Unauthenticated)},
+// yahoo is also AOL: https://postmaster.yahooinc.com/error-codes. "Permanently deferred" is a 421.
+var yahoo = slices.Concat(
+	of("yahoo",
+		said(rests(30*time.Minute), "[ts02]"),
+		said(meaning{class: Blocked, slow: true, pause: time.Hour, wait: 4 * time.Hour}, "[ts03]"),
+		said(rests(4*time.Hour), "s05]"),
+		said(rests(time.Hour), "s01]"),
+		said(rests(2*time.Hour), "s04]"),
+		said(means(Blocked), "[bl"),
+		said(reconnect, "max message per connection"),
+		said(later(RecipientBusy, time.Hour), "receiving mail too quickly"),
+		said(troubleThen, "resources temporarily unavailable"),
+		said(tooFast, "temporarily deferred"),
+		said(means(NoSuchUser), "doesn't have a*account", "no longer valid"),
+		said(means(MailboxDisabled), "mailbox is disabled"),
+		said(means(Content), "[ph01]"),
+		coded(means(Unauthenticated), "7.9"),
+	),
+	of("yahoo.co.jp",
+		said(passing(rests(time.Hour)), "deferred"),
+		said(rests(30*time.Minute), "timeout waiting for command"),
+	),
+)
 
-	// Apple.
-	{site: "apple", code: "4", words: "[hcm1]", meaning: rests(15 * time.Minute)},
-	{site: "apple", code: "4", words: "[bs02]", meaning: rests(15 * time.Minute)},
-	{site: "apple", code: "4", words: "service unavailable - try again later", meaning: rests(15 * time.Minute)},
-	{site: "apple", words: "[cs01]", meaning: means(Content)},
+// microsoft is both its halves. 5.4.1 with "access denied" is its directory at the edge.
+var microsoft = slices.Concat(
+	said(tooFast, "exceeded the maximum number of connections", "exceed max concurrent connections"),
+	said(reconnect, "exceeded maximum number of messages per connection"),
+	said(rests(30*time.Minute), "temporarily rate limited"),
+	of("outlook", said(rests(30*time.Minute), "server busy")),
+	of("outlook", said(rests(time.Hour), "access denied, please try again later")),
+	of("office365", said(rests(15*time.Minute), "server busy")),
+	said(means(Blocked), "part of their network is on our block list", "banned sending ip",
+		"traffic not accepted from this ip"),
+	said(means(RelayDenied), "tenantattribution"),
+	said(troubleThen, "attributed to the wrong"),
+	[]rule{
+		{detail: "4.1", words: "recipient address rejected: access denied", meaning: means(NoSuchUser)},
+		{detail: "1.4", words: "recipient address rejected: access denied", meaning: means(NoSuchUser)},
+	},
+	coded(means(Unauthenticated), "7.515", "7.509"),
+)
 
-	// Comcast: "RL" is a rate limit.
-	{site: "comcast", words: "rl000010", meaning: rests(5 * time.Minute)},
-	{site: "comcast", words: "rl0000", meaning: rests(10 * time.Minute)},
-	{words: "not our customer", meaning: means(NoSuchUser)},
+var apple = of("apple",
+	on("4", said(rests(15*time.Minute), "[hcm1]", "[bs02]", "service unavailable - try again later")),
+	said(means(Content), "[cs01]"),
+)
 
-	// Orange and Wanadoo.
-	{site: "orange", words: "trop de connexions", meaning: rests(10 * time.Minute)},
-	{site: "orange", words: "service refuse", meaning: meaning{class: Blocked, slow: true, pause: 2 * time.Hour}},
-	{words: "utilisateur inconnu", meaning: means(NoSuchUser)},
+// french is Orange and Wanadoo.
+var french = slices.Concat(
+	of("orange", said(rests(10*time.Minute), "trop de connexions")),
+	of("orange", said(meaning{class: Blocked, slow: true, pause: 2 * time.Hour}, "service refuse")),
+	said(means(NoSuchUser), "utilisateur inconnu"),
+)
 
-	// GMX and web.de. The weather is its way of saying that something broke within.
-	{words: "blame it on the weather", meaning: passing(troubleThen)},
-	{site: "gmx", code: "4", words: "policy", meaning: rests(time.Hour)},
-	{site: "gmx", words: "policy", meaning: means(Blocked)},
-	{words: "nemesis*dns ptr", meaning: noReverse},
-	{words: "nemesis", meaning: means(Blocked)},
+// german is GMX, web.de and T-Online. The weather is a way of saying that something broke within.
+var german = slices.Concat(
+	said(passing(troubleThen), "blame it on the weather"),
+	of("gmx", on("4", said(rests(time.Hour), "policy")), said(means(Blocked), "policy")),
+	said(noReverse, "nemesis*dns ptr"),
+	said(means(Blocked), "nemesis", "t-online.de*problem occurred", "problem occurred*t-online.de"),
+)
 
-	// QQ and NetEase: daily and hourly limits come as 550.
-	{words: "frequency limited", meaning: passing(rests(time.Hour))},
-	{site: "qq", words: "mail content denied", meaning: means(Content)},
-	{words: "account or domain may not exist", meaning: means(NoSuchUser)},
-	{site: "netease", words: "dt:spm", meaning: means(Content)},
-	{site: "netease", words: "rp:", meaning: passing(rests(time.Hour))},
-	{site: "netease", words: "hl:itc", meaning: passing(rests(time.Hour))},
+// chinese is QQ and NetEase: daily and hourly limits come as 550.
+var chinese = slices.Concat(
+	said(passing(rests(time.Hour)), "frequency limited"),
+	of("qq", said(means(Content), "mail content denied")),
+	said(means(NoSuchUser), "account or domain may not exist"),
+	of("netease", said(means(Content), "dt:spm"), said(passing(rests(time.Hour)), "rp:", "hl:itc")),
+)
 
-	// Mimecast greylists in these words.
-	{words: "internal resource*temporarily unavailable", meaning: meaning{class: Greylisted, wait: 5 * time.Minute}},
-	{words: "too many messages from a new or untrusted ip", meaning: rests(30 * time.Minute)},
-	{site: "netvigator", words: "too many messages for this session", meaning: reconnect},
-	{words: "_is_blocked", meaning: means(Blocked)}, // AT&T
-	{words: "invalid sender*blacklisted", meaning: means(Blocked)},
-	{words: "t-online.de*problem occurred", meaning: means(Blocked)},
-	{words: "problem occurred*t-online.de", meaning: means(Blocked)},
+// others: Comcast, where RL is a rate limit; Mimecast, which greylists in its own words; AT&T and
+// the like.
+var others = slices.Concat(
+	of("comcast", said(rests(5*time.Minute), "rl000010"), said(rests(10*time.Minute), "rl0000")),
+	said(means(NoSuchUser), "not our customer"),
+	said(later(Greylisted, 5*time.Minute), "internal resource*temporarily unavailable"),
+	said(rests(30*time.Minute), "too many messages from a new or untrusted ip"),
+	of("netvigator", said(reconnect, "too many messages for this session")),
+	said(means(Blocked), "_is_blocked", "invalid sender*blacklisted"),
+)
 
-	// Codes that say something definite, whatever the words.
-	{status: "7.25", meaning: noReverse},
-	{status: "7.20", meaning: means(Unauthenticated)}, {status: "7.21", meaning: means(Unauthenticated)},
-	{status: "7.22", meaning: means(Unauthenticated)}, {status: "7.23", meaning: means(Unauthenticated)},
-	{status: "7.24", meaning: means(Unauthenticated)}, {status: "7.26", meaning: means(Unauthenticated)},
-	{status: "7.27", meaning: means(SenderRefused)}, {status: "1.7", meaning: means(SenderRefused)},
-	{status: "1.8", meaning: means(SenderRefused)},
-	{status: "7.28", meaning: tooFast},
-	{status: "7.30", meaning: means(TLSRequired)}, {status: "7.10", meaning: means(TLSRequired)},
-	{status: "1.10", meaning: means(NoSuchUser)}, // Microsoft's RecipientNotFound; RFC 7505's null MX
-	{status: "2.3", meaning: means(TooLarge)}, {status: "3.4", meaning: means(TooLarge)},
-	{code: "52", words: "does not accept mail", meaning: means(NoSuchDomain)}, // RFC 7504
-	{code: "556", meaning: means(NoSuchDomain)},
-	{code: "530", words: "starttls", meaning: means(TLSRequired)},
-	// RFC 5321, section 4.5.3.1.10: 552 is to be taken for 452 where it is about the number.
-	{code: "552", words: "too many recipients", meaning: passing(means(TooMany))},
-	{status: "5.3", meaning: passing(means(TooMany))},
+// definiteCodes say something definite, whatever the words.
+var definiteCodes = slices.Concat(
+	coded(noReverse, "7.25"),
+	coded(means(Unauthenticated), "7.20", "7.21", "7.22", "7.23", "7.24", "7.26"),
+	coded(means(SenderRefused), "7.27", "1.7", "1.8"),
+	coded(tooFast, "7.28"),
+	coded(means(TLSRequired), "7.30", "7.10"),
+	coded(means(NoSuchUser), "1.10"), // Microsoft's RecipientNotFound; RFC 7505's null MX
+	coded(means(TooLarge), "2.3", "3.4"),
+	on("52", said(means(NoSuchDomain), "does not accept mail")), // RFC 7504
+	[]rule{{code: "556", meaning: means(NoSuchDomain)}},
+	on("530", said(means(TLSRequired), "starttls")),
+	// RFC 5321, section 4.5.3.1.10: 552 is to be taken for 452 where it is about their number.
+	on("552", said(passing(means(TooMany)), "too many recipients")),
+	coded(passing(means(TooMany)), "5.3"),
+)
 
-	// Words that say something definite.
-	{words: "greylist", meaning: means(Greylisted)}, {words: "graylist", meaning: means(Greylisted)},
-	{words: "grey list", meaning: means(Greylisted)}, {words: "grey-list", meaning: means(Greylisted)},
-	{words: "postgrey", meaning: means(Greylisted)},
-	{words: "must issue a starttls", meaning: means(TLSRequired)}, {words: "tls is required", meaning: means(TLSRequired)},
-	{words: "tls required", meaning: means(TLSRequired)}, {words: "encryption required", meaning: means(TLSRequired)},
-	{words: "encryption needed", meaning: means(TLSRequired)},
-	{words: "dns ptr", meaning: noReverse}, {words: "ptr record", meaning: noReverse},
-	{words: "reverse dns", meaning: noReverse}, {words: "rdns", meaning: noReverse},
-	{words: "cannot find your hostname", meaning: noReverse}, {words: "reverse hostname", meaning: noReverse},
-	{words: "spamhaus", meaning: blockedNow}, {words: "spamcop", meaning: blockedNow},
-	{words: "abuseat.org", meaning: blockedNow}, {words: "barracudacentral", meaning: blockedNow},
-	{words: "cloudmark.com", meaning: blockedNow}, {words: "proofpoint.com", meaning: blockedNow},
-	{words: "ivmsip", meaning: blockedNow}, {words: "uceprotect", meaning: blockedNow},
-	{words: "dnsbl", meaning: blockedNow}, {words: "blocklist", meaning: blockedNow},
-	{words: "block list", meaning: blockedNow}, {words: "blacklist", meaning: blockedNow},
-	{words: "black list", meaning: blockedNow}, {words: "blocked using", meaning: blockedNow},
-	{words: "poor reputation", meaning: blockedNow}, {words: "bad reputation", meaning: blockedNow},
-	{words: "low reputation", meaning: blockedNow}, {words: "sending ip*is listed", meaning: blockedNow},
-	{words: "ip or email address blocked", meaning: blockedNow},
-	{words: "too many connections", meaning: passing(tooFast)}, {words: "too many concurrent", meaning: passing(tooFast)},
-	{words: "too many sessions", meaning: passing(tooFast)}, {words: "connection rate", meaning: passing(tooFast)},
-	{words: "rate limit", meaning: passing(tooFast)}, {words: "ratelimit", meaning: passing(tooFast)},
-	{words: "rate-limit", meaning: passing(tooFast)}, {words: "throttl", meaning: passing(tooFast)},
-	{words: "slow down", meaning: passing(tooFast)}, {words: "too fast", meaning: passing(tooFast)},
-	{words: "too quickly", meaning: passing(tooFast)}, {words: "unusual traffic", meaning: passing(tooFast)},
-	{words: "too many messages", meaning: passing(tooFast)}, {words: "too many emails", meaning: passing(tooFast)},
-	{words: "too much mail", meaning: passing(tooFast)}, {words: "sending limit", meaning: passing(tooFast)},
-	{words: "sending quota", meaning: passing(tooFast)}, {words: "hourly limit", meaning: passing(tooFast)},
-	{words: "daily limit", meaning: passing(tooFast)}, {code: "4", words: "user complaints", meaning: tooFast},
-	{words: "dmarc", meaning: means(Unauthenticated)}, {words: "dkim", meaning: means(Unauthenticated)},
-	{words: "spf", meaning: means(Unauthenticated)}, {words: "unauthenticated", meaning: means(Unauthenticated)},
-	{words: "sender policy framework", meaning: means(Unauthenticated)},
-	{words: "too many hops", meaning: means(Loop)}, {words: "mailloop", meaning: means(Loop)},
-	{words: "mail loop", meaning: means(Loop)}, {words: "loops back", meaning: means(Loop)},
-	{status: "4.6", meaning: means(Loop)},
-	{words: "too many recipients", meaning: passing(means(TooMany))},
-	{status: "2.2", meaning: means(MailboxFull)},
-	{words: "over quota", meaning: means(MailboxFull)}, {words: "overquota", meaning: means(MailboxFull)},
-	{words: "quota exceeded", meaning: means(MailboxFull)}, {words: "exceeded*quota", meaning: means(MailboxFull)},
-	{words: "quota violation", meaning: means(MailboxFull)}, {words: "mailbox full", meaning: means(MailboxFull)},
-	{words: "mailbox is full", meaning: means(MailboxFull)}, {words: "inbox is full", meaning: means(MailboxFull)},
-	{words: "out of storage", meaning: means(MailboxFull)}, {words: "storage allocation", meaning: means(MailboxFull)},
-	{words: "mailbox limit exe", meaning: means(MailboxFull)}, // "exeeded" it is, somewhere
-	{words: "message size", meaning: means(TooLarge)}, {words: "too large", meaning: means(TooLarge)},
-	{words: "too big", meaning: means(TooLarge)},
-	{status: "1.1", meaning: means(NoSuchUser)}, {status: "1.6", meaning: means(NoSuchUser)},
-	{status: "1.3", meaning: means(NoSuchUser)}, {status: "2.1", meaning: means(MailboxDisabled)},
-	{status: "7.13", meaning: means(MailboxDisabled)}, {status: "7.17", meaning: means(NoSuchUser)},
-	{words: "spam message", meaning: means(Content)}, {words: "spam content", meaning: means(Content)},
-	{words: "virus", meaning: means(Content)}, {words: "malware", meaning: means(Content)},
-	{words: "phish", meaning: means(Content)}, {words: "unsolicited", meaning: means(Content)},
-	{words: "as spam", meaning: means(Content)}, {words: "is spam", meaning: means(Content)},
-	{words: "content reject", meaning: means(Content)}, {words: "content policy", meaning: means(Content)},
-	{words: "content denied", meaning: means(Content)}, {words: "junkmail", meaning: means(Content)},
-	{words: "spamtext", meaning: means(Content)}, {words: "url in this", meaning: means(Content)},
-	{words: "spam", meaning: means(Content)},
+// definiteWords are understood the same way by most who use them.
+var definiteWords = slices.Concat(
+	said(means(Greylisted), "greylist", "graylist", "grey list", "grey-list", "postgrey"),
+	said(means(TLSRequired), "must issue a starttls", "tls is required", "tls required",
+		"encryption required", "encryption needed"),
+	said(noReverse, "dns ptr", "ptr record", "reverse dns", "rdns", "cannot find your hostname",
+		"reverse hostname"),
+	said(blockedNow, "spamhaus", "spamcop", "abuseat.org", "barracudacentral", "cloudmark.com",
+		"proofpoint.com", "ivmsip", "uceprotect", "dnsbl", "blocklist", "block list", "blacklist",
+		"black list", "blocked using", "poor reputation", "bad reputation", "low reputation",
+		"sending ip*is listed", "ip or email address blocked"),
+	said(passing(tooFast), "too many connections", "too many concurrent", "too many sessions",
+		"connection rate", "rate limit", "ratelimit", "rate-limit", "throttl", "slow down", "too fast",
+		"too quickly", "unusual traffic", "too many messages", "too many emails", "too much mail",
+		"sending limit", "sending quota", "hourly limit", "daily limit"),
+	on("4", said(tooFast, "user complaints")),
+	said(means(Unauthenticated), "dmarc", "dkim", "spf", "unauthenticated", "sender policy framework"),
+	said(means(Loop), "too many hops", "mailloop", "mail loop", "loops back"),
+	coded(means(Loop), "4.6"),
+	said(passing(means(TooMany)), "too many recipients"),
+	coded(means(MailboxFull), "2.2"),
+	said(means(MailboxFull), "over quota", "overquota", "quota exceeded", "exceeded*quota",
+		"quota violation", "mailbox full", "mailbox is full", "inbox is full", "out of storage",
+		"storage allocation", "mailbox limit exe"), // "exeeded" it is, somewhere
+	said(means(TooLarge), "message size", "too large", "too big"),
+	coded(means(NoSuchUser), "1.1", "1.6", "1.3", "7.17"),
+	coded(means(MailboxDisabled), "2.1", "7.13"),
+	said(means(Content), "spam message", "spam content", "virus", "malware", "phish", "unsolicited",
+		"as spam", "is spam", "content reject", "content policy", "content denied", "junkmail",
+		"spamtext", "url in this", "spam"),
+)
 
-	// Words of mailboxes.
-	{words: "suspended", meaning: means(MailboxDisabled)}, {words: "disabled", meaning: means(MailboxDisabled)},
-	{words: "inactive", meaning: means(MailboxDisabled)}, {words: "not active", meaning: means(MailboxDisabled)},
-	{words: "account closed", meaning: means(MailboxDisabled)}, {words: "not activated", meaning: means(MailboxDisabled)},
-	{words: "relaying denied", meaning: means(RelayDenied)}, {words: "relay access denied", meaning: means(RelayDenied)},
-	{words: "relay not permitted", meaning: means(RelayDenied)}, {words: "allowed to relay", meaning: means(RelayDenied)},
-	{words: "not relay", meaning: means(RelayDenied)}, {words: "rcpthosts", meaning: means(RelayDenied)},
-	{words: "null mx", meaning: means(NoSuchDomain)}, {words: "tenant or domain not found", meaning: means(NoSuchDomain)},
-	{words: "sender address", meaning: means(SenderRefused)}, {words: "sender domain", meaning: means(SenderRefused)},
-	{words: "sender verify", meaning: means(SenderRefused)}, {words: "domain of sender", meaning: means(SenderRefused)},
-	{words: "envelope sender", meaning: means(SenderRefused)}, {words: "invalid sender", meaning: means(SenderRefused)},
-	{words: "domain may not exist", meaning: means(SenderRefused)},
-	{words: "sender*has no a", meaning: means(SenderRefused)},
-	{words: "user unknown", meaning: means(NoSuchUser)}, {words: "unknown user", meaning: means(NoSuchUser)},
-	{words: "user*unknown", meaning: means(NoSuchUser)}, {words: "no such", meaning: means(NoSuchUser)},
-	{words: "mailbox unavailable", meaning: means(NoSuchUser)}, {words: "mailbox not found", meaning: means(NoSuchUser)},
-	{words: "does not exist", meaning: means(NoSuchUser)}, {words: "doesn't exist", meaning: means(NoSuchUser)},
-	{words: "invalid recipient", meaning: means(NoSuchUser)}, {words: "invalid mailbox", meaning: means(NoSuchUser)},
-	{words: "not a valid", meaning: means(NoSuchUser)}, {words: "undeliverable address", meaning: means(NoSuchUser)},
-	{words: "unrouteable address", meaning: means(NoSuchUser)}, {words: "address unknown", meaning: means(NoSuchUser)},
-	{words: "address invalid", meaning: means(NoSuchUser)}, {words: "address rejected", meaning: means(NoSuchUser)},
-	{words: "no mailbox", meaning: means(NoSuchUser)}, {words: "no mail-box", meaning: means(NoSuchUser)},
-	{words: "recipient*unrecognized", meaning: means(NoSuchUser)}, {words: "recipient*denied", meaning: means(NoSuchUser)},
-	{words: "recipient is not allowed", meaning: means(NoSuchUser)}, {words: "cannot deliver mail for", meaning: means(NoSuchUser)},
-	{words: "mailbox name not allowed", meaning: means(NoSuchUser)}, {words: "moved with no forwarding", meaning: means(NoSuchUser)},
-	{words: "user not found", meaning: means(NoSuchUser)}, {words: "recipient not found", meaning: means(NoSuchUser)},
+// mailboxWords are those of people who wrote their own sentence about a recipient or a sender.
+var mailboxWords = slices.Concat(
+	said(means(MailboxDisabled), "suspended", "disabled", "inactive", "not active", "account closed",
+		"not activated"),
+	said(means(RelayDenied), "relaying denied", "relay access denied", "relay not permitted",
+		"allowed to relay", "not relay", "rcpthosts"),
+	said(means(NoSuchDomain), "null mx", "tenant or domain not found"),
+	said(means(SenderRefused), "sender address", "sender domain", "sender verify", "domain of sender",
+		"envelope sender", "invalid sender", "domain may not exist", "sender*has no a"),
+	said(means(NoSuchUser), "user unknown", "unknown user", "user*unknown", "no such",
+		"mailbox unavailable", "mailbox not found", "does not exist", "doesn't exist",
+		"invalid recipient", "invalid mailbox", "not a valid", "undeliverable address",
+		"unrouteable address", "address unknown", "address invalid", "address rejected", "no mailbox",
+		"no mail-box", "recipient*unrecognized", "recipient*denied", "recipient is not allowed",
+		"cannot deliver mail for", "mailbox name not allowed", "moved with no forwarding",
+		"user not found", "recipient not found"),
+)
 
-	// What is left: codes that many use for many things, and words of last resort.
-	{status: "1.2", meaning: means(NoSuchDomain)}, {status: "1.4", meaning: means(NoSuchUser)},
-	{status: "3.1", meaning: troubleThen}, {status: "3.0", meaning: troubleThen}, {status: "3.2", meaning: troubleThen},
-	{status: "3.5", meaning: troubleThen}, {status: "4.5", meaning: tooFast}, {status: "2.4", meaning: troubleThen},
-	{code: "4", status: "4.1", meaning: troubleThen}, {code: "4", status: "4.2", meaning: troubleThen},
-	{code: "4", status: "4.3", meaning: troubleThen}, {code: "4", status: "4.4", meaning: troubleThen},
-	{words: "authentication required", meaning: means(RelayDenied)}, {words: "requires authentication", meaning: means(RelayDenied)},
-	{words: "authentication", meaning: means(Unauthenticated)},
-	{words: "sender rejected aup", meaning: means(Blocked)},
-	{words: "complaints", meaning: means(Blocked)}, {words: "reputation", meaning: means(Blocked)},
-	{words: "blocked", meaning: means(Blocked)}, {words: "denied", meaning: means(Policy)},
-	{words: "policy", meaning: means(Policy)}, {words: "policies", meaning: means(Policy)},
-	{code: "500", meaning: means(Protocol)}, {code: "501", meaning: means(Protocol)},
-	{code: "502", meaning: means(Protocol)}, {code: "503", meaning: means(Protocol)},
-	{code: "504", meaning: means(Protocol)}, {code: "555", meaning: means(Protocol)},
-	{words: "syntax", meaning: means(Protocol)}, {words: "rfc", meaning: means(Protocol)},
-	{code: "552", meaning: means(MailboxFull)},
-	{code: "550", status: "7.1", meaning: means(Policy)},
-}
+// vague is what is left: codes that many use for many things, and words of last resort.
+var vague = slices.Concat(
+	coded(means(NoSuchDomain), "1.2"),
+	coded(means(NoSuchUser), "1.4"),
+	coded(troubleThen, "3.0", "3.1", "3.2", "3.5", "2.4"),
+	coded(tooFast, "4.5"),
+	on("4", coded(troubleThen, "4.1", "4.2", "4.3", "4.4")),
+	said(means(RelayDenied), "authentication required", "requires authentication"),
+	said(means(Unauthenticated), "authentication"),
+	said(means(Blocked), "sender rejected aup", "complaints", "reputation", "blocked"),
+	said(means(Policy), "denied", "policy", "policies"),
+	[]rule{
+		{code: "500", meaning: means(Protocol)}, {code: "501", meaning: means(Protocol)},
+		{code: "502", meaning: means(Protocol)}, {code: "503", meaning: means(Protocol)},
+		{code: "504", meaning: means(Protocol)}, {code: "555", meaning: means(Protocol)},
+	},
+	said(means(Protocol), "syntax", "rfc"),
+	[]rule{{code: "552", meaning: means(MailboxFull)}},
+)

@@ -1,14 +1,15 @@
 // Package relay hands messages to the servers of other domains.
 //
-// The servers of a domain are its MX hosts in order of preference, or the domain's own host (RFC 5321,
-// section 5), or a server that the configuration names. What DANE, MTA-STS, REQUIRETLS and "TLS-Required"
-// demand of the connection is met or the message is not sent over it; otherwise TLS is used where it can
-// be had. Connections are kept for further messages, and shared by all domains with the same servers; how
-// many there are at a time follows what these servers put up with. Every reply is passed on word for word,
-// together with what it means: slow down, try the next server, come again later, or give up.
+// The servers of a domain are its MX hosts in order of preference, or the domain's own host (RFC
+// 5321, section 5), or a server that the configuration names. What DANE, MTA-STS, REQUIRETLS and
+// "TLS-Required" demand of the connection is met or the message is not sent over it; otherwise TLS
+// is used where it can be had. Connections are kept for further messages, and shared by all domains
+// with the same servers; how many there are at a time follows what these servers put up with. Every
+// reply is passed on word for word, together with what it means: slow down, try the next server,
+// come again later, or give up.
 //
-// The package does not keep messages, decide when the next attempt is due, or write bounces: the queue
-// does. It resolves names and dials, but listens to nobody.
+// The package does not keep messages, decide when the next attempt is due, or write bounces: the
+// queue does. It resolves names and dials, but listens to nobody.
 package relay
 
 import (
@@ -37,8 +38,8 @@ type Config struct {
 	Port     int    // of MX hosts; 0: 25
 
 	// Routes are the domains whose mail goes elsewhere than to their MX hosts: "example.org" that
-	// domain, ".example.org" all below it, "*" every other (a smarthost). The zero Transport is the way
-	// by MX, an exception from a wider entry.
+	// domain, ".example.org" all below it, "*" every other (a smarthost). The zero Transport is the
+	// way by MX, an exception from a wider entry.
 	Routes map[string]Transport
 	// Self are the addresses this server listens on for mail: an MX host that has one is ourselves. An
 	// unspecified address stands for all of this machine.
@@ -139,7 +140,8 @@ func New(cfg Config, resolver dns.Resolver, clk clock.Clock, log *slog.Logger) (
 	return r, nil
 }
 
-// Close ends the connections that are kept for further messages. Attempts under way go on, and keep none.
+// Close ends the connections that are kept for further messages. Attempts under way go on, and keep
+// none.
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	if r.closed.Swap(true) {
@@ -178,8 +180,8 @@ const (
 	routeLMTP = "lmtp:"
 )
 
-// Deliver is as queue.Deliverer has it: one attempt, at one or more servers of one destination. A message
-// for which there is no place among the connections of a site comes back Busy.
+// Deliver is as queue.Deliverer has it: one attempt, at one or more servers of one destination. A
+// message for which there is no place among the connections of a site comes back Busy.
 func (r *Relay) Deliver(ctx context.Context, d *queue.Delivery) []queue.Result {
 	a := newAttempt(r, d)
 	ctx, cancel := r.within(ctx, attemptTime(d.Size))
@@ -189,7 +191,7 @@ func (r *Relay) Deliver(ctx context.Context, d *queue.Delivery) []queue.Result {
 		a.settleAll(*verdict)
 		return a.results
 	}
-	place, verdict := r.enter(ctx, dest)
+	place, verdict := r.enter(ctx, dest, d.ID)
 	if verdict != nil {
 		a.settleAll(*verdict)
 		return a.results
@@ -203,7 +205,8 @@ func (r *Relay) Deliver(ctx context.Context, d *queue.Delivery) []queue.Result {
 	return a.results
 }
 
-// attemptTime bounds one attempt, however slowly a server answers: each single wait has its own limit.
+// attemptTime bounds one attempt, however slowly a server answers: each single wait has its own
+// limit.
 func attemptTime(size int64) time.Duration {
 	const slowest = 1 << 10 // octets a second
 	return 30*time.Minute + time.Duration(size/slowest)*time.Second
@@ -235,8 +238,8 @@ func failed(class Class, status, format string, args ...any) *queue.Result {
 
 // deferred is the result where no server could be spoken to.
 func deferred(class Class, status, format string, args ...any) *queue.Result {
-	return &queue.Result{Outcome: queue.Deferred, Status: status, Class: string(class), Unreachable: true,
-		Reply: "451 " + status + " " + fmt.Sprintf(format, args...)}
+	return &queue.Result{Outcome: queue.Deferred, Status: status, Class: string(class),
+		Unreachable: true, Reply: "451 " + status + " " + fmt.Sprintf(format, args...)}
 }
 
 // domainOf returns the domain of a route by MX.

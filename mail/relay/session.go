@@ -24,8 +24,8 @@ type session struct {
 	approved []approval
 }
 
-// approval says that a connection met the demand of messages of one kind to a domain. It holds as long
-// as the connection lasts, which is not much longer than maxAge.
+// approval says that a connection met the demand of messages of one kind to a domain. It holds as
+// long as the connection lasts, which is not much longer than maxAge.
 type approval struct {
 	domain     mail.Domain
 	requireTLS bool
@@ -54,8 +54,8 @@ func (s *site) take(fits func(*session) bool) *session {
 	return nil
 }
 
-// makeRoom ends the session that has waited longest, where a new one would make more connections than
-// there are places.
+// makeRoom ends the session that has waited longest, where a new one would make more connections
+// than there are places.
 func (s *site) makeRoom() {
 	s.mu.Lock()
 	var old *session
@@ -157,8 +157,8 @@ func (r *Relay) sweepOnce(now time.Time) {
 	}
 }
 
-// quit ends a session politely. It waits for the server's answer, for a little while: one that still counts
-// us among its connections might refuse the next.
+// quit ends a session politely. It waits for the server's answer, for a little while: one that
+// still counts us among its connections might refuse the next.
 func (r *Relay) quit(c *session) {
 	ctx, cancel := context.WithTimeout(context.Background(), quitTime)
 	defer cancel()
@@ -172,10 +172,14 @@ func (c *session) approve(a approval) {
 	}
 }
 
-// alive reports whether a session that has waited can still be used.
-func (c *session) alive(ctx context.Context, now time.Time) bool {
-	if !c.client.Reusable() {
-		return false
+// alive reports whether a session that has waited can still be used, and whether the server itself
+// has just said so.
+func (c *session) alive(ctx context.Context, now time.Time) (alive, asked bool) {
+	switch {
+	case !c.client.Reusable():
+		return false, false
+	case now.Sub(c.used) < probeAfter:
+		return true, false
 	}
-	return now.Sub(c.used) < probeAfter || c.client.Reset(ctx) == nil
+	return c.client.Reset(ctx) == nil, true
 }

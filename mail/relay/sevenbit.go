@@ -9,19 +9,18 @@ import (
 	"io"
 	"mime"
 	"mime/quotedprintable"
-	"os"
 	"strings"
 
 	"github.com/tallypost/tallypost/mail"
 )
 
-// sevenBit is a message without octets above 127, for a server that offers neither 8BITMIME nor BINARYMIME
-// (RFC 6152, section 3: convert, or give up).
+// sevenBit is a message without octets above 127, for a server that offers neither 8BITMIME nor
+// BINARYMIME (RFC 6152, section 3: convert, or give up).
 //
-// Text becomes quoted-printable and everything else base64, part by part; what is 7-bit already stays as it
-// is, octet by octet. A message that somebody signed is not touched: a receiver that finds the signature
-// broken does worse than one that finds no message. Nor is one whose header has 8-bit text, for which there
-// is no such form, or whose parts cannot be told apart.
+// Text becomes quoted-printable and everything else base64, part by part; what is 7-bit already
+// stays as it is, octet by octet. A message that somebody signed is not touched: a receiver that
+// finds the signature broken does worse than one that finds no message. Nor is one whose header has
+// 8-bit text, for which there is no such form, or whose parts cannot be told apart.
 type sevenBit struct {
 	body *spool
 	size int64
@@ -62,8 +61,8 @@ func (s *sevenBit) close() {
 	}
 }
 
-// converter reads a message through twice: first to find out what each part has in it, for that must be said
-// in the header that comes before; then to write it anew.
+// converter reads a message through twice: first to find out what each part has in it, for that
+// must be said in the header that comes before; then to write it anew.
 type converter struct {
 	r     *bufio.Reader
 	w     io.Writer
@@ -87,8 +86,8 @@ func (c *converter) run(body io.ReaderAt, size int64, w io.Writer) error {
 	return err
 }
 
-// next returns the next line with its end, or the next piece of one that is very long; nil at the end. It is
-// valid until the one after.
+// next returns the next line with its end, or the next piece of one that is very long; nil at the
+// end. It is valid until the one after.
 func (c *converter) next() ([]byte, error) {
 	l, err := c.r.ReadSlice('\n')
 	c.whole, c.begins = c.begins, bytes.HasSuffix(l, []byte("\n"))
@@ -123,10 +122,12 @@ func (c *converter) mark(line []byte) (depth int, last bool) {
 type ended struct {
 	depth int
 	last  bool
-	line  []byte // the boundary, with the line end before it, which belongs to it (RFC 2046, section 5.1.1)
+	// line is the boundary with the line end before it, which belongs to it (RFC 2046, section 5.1.1).
+	line []byte
 }
 
-// entity converts a header and what belongs to it. inside is the type of the multipart it is a part of.
+// entity converts a header and what belongs to it. inside is the type of the multipart it is a part
+// of.
 func (c *converter) entity(depth int, inside string) (ended, error) {
 	if depth > maxPartDepth || c.part > maxParts {
 		return ended{}, errStructure
@@ -335,123 +336,4 @@ func (c *converter) body(put func([]byte) error) (ended, error) {
 func (c *converter) emit(p []byte) error {
 	_, err := c.w.Write(p)
 	return err
-}
-
-func has8Bit(p []byte) bool {
-	for _, b := range p {
-		if b >= 0x80 {
-			return true
-		}
-	}
-	return false
-}
-
-// relabel returns a header section with another transfer encoding; an empty one leaves it, but for one that
-// says more than is true. A message that is no MIME message becomes one, of an unknown charset (RFC 1428,
-// section 3).
-func relabel(h mail.Header, encoding string, root bool) []byte {
-	var b []byte
-	if encoding == "" {
-		for _, f := range h.All("Content-Transfer-Encoding") {
-			if v := strings.ToLower(f.Value()); v == "8bit" || v == "binary" {
-				encoding, root = "7bit", false
-			}
-		}
-	}
-	for _, f := range h.Fields {
-		if encoding == "" || !f.Is("Content-Transfer-Encoding") {
-			b = append(b, f.Raw...)
-		}
-	}
-	if root && encoding != "" && len(h.All("MIME-Version")) == 0 {
-		b = append(b, "MIME-Version: 1.0\r\n"...)
-		if len(h.All("Content-Type")) == 0 {
-			b = append(b, "Content-Type: text/plain; charset=unknown-8bit\r\n"...)
-		}
-	}
-	if encoding != "" {
-		b = append(b, "Content-Transfer-Encoding: "+encoding+"\r\n"...)
-	}
-	return append(b, "\r\n"...)
-}
-
-// folder breaks base64 into lines (RFC 2045, section 6.8).
-type folder struct {
-	w io.Writer
-	n int // characters in the line
-}
-
-// Write writes p in lines of 76 characters.
-func (f *folder) Write(p []byte) (int, error) {
-	total := len(p)
-	for len(p) > 0 {
-		if f.n == 76 {
-			if _, err := f.w.Write([]byte("\r\n")); err != nil {
-				return 0, err
-			}
-			f.n = 0
-		}
-		k := min(len(p), 76-f.n)
-		if _, err := f.w.Write(p[:k]); err != nil {
-			return 0, err
-		}
-		f.n, p = f.n+k, p[k:]
-	}
-	return total, nil
-}
-
-// spool keeps what is written to it: in memory, and from some size on in a file without a name.
-type spool struct {
-	size int64
-	b    []byte
-	file *os.File
-	w    *bufio.Writer
-}
-
-// Write appends p.
-func (s *spool) Write(p []byte) (int, error) {
-	s.size += int64(len(p))
-	if s.file == nil && s.size <= maxMemoryBytes {
-		s.b = append(s.b, p...)
-		return len(p), nil
-	}
-	if s.file == nil {
-		f, err := os.CreateTemp("", "tallypost-7bit-*")
-		if err != nil {
-			return 0, err
-		}
-		s.file, s.w = f, bufio.NewWriterSize(f, 64<<10)
-		if _, err := s.w.Write(s.b); err != nil {
-			return 0, err
-		}
-		s.b = nil
-		if err := os.Remove(f.Name()); err != nil {
-			return 0, err
-		}
-	}
-	return s.w.Write(p)
-}
-
-func (s *spool) end() error {
-	if s.w == nil {
-		return nil
-	}
-	return s.w.Flush()
-}
-
-// Close gives the file back.
-func (s *spool) Close() error {
-	s.b = nil
-	if s.file == nil {
-		return nil
-	}
-	return s.file.Close()
-}
-
-// ReadAt reads what was written.
-func (s *spool) ReadAt(p []byte, off int64) (int, error) {
-	if s.file != nil {
-		return s.file.ReadAt(p, off)
-	}
-	return bytes.NewReader(s.b).ReadAt(p, off)
 }

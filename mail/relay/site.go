@@ -3,43 +3,49 @@ package relay
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
-// site is the servers that a set of domains shares: the same MX hosts, or those of one provider. Attempts
-// at it take a place each; how many places there are follows what the site puts up with, as TCP's window
-// does: one more for each round of successes, half as many after trouble.
+// site is the servers that a set of domains shares: the same MX hosts, or those of one provider.
+// Attempts at it take a place each; how many places there are follows what the site puts up with,
+// as TCP's window does: one more for each round of successes, half as many after trouble.
 type site struct {
 	name string
 	max  float64
 	r    *Relay
 
 	mu      sync.Mutex
-	limit   float64         // guarded by mu, as what follows; places
-	busy    int             // places taken
-	waiting []chan struct{} // for a place, the longest first; closed when there is one, or a pause
-	cut     uint64          // how often the limit was cut
-	fails   int             // troubles in a row
-	paused  time.Time       // no attempt before
-	why     string          // in the words of the site
-	idle    []*session      // the one used last comes last
-	used    time.Time       // when a place was last given back
-	warned  time.Time       // when the operator was last told that we are not welcome
-	gone    bool            // forgotten: another has the name now
+	limit   float64          // guarded by mu, as what follows; places
+	busy    int              // places taken
+	waiting []chan struct{}  // for a place, the longest first; closed when there is one, or a pause
+	cut     uint64           // how often the limit was cut
+	fails   int              // troubles in a row
+	paused  time.Time        // no attempt before
+	why     string           // in the words of the site
+	idle    []*session       // the one used last comes last
+	used    time.Time        // when a place was last given back
+	backlog map[mail.ID]bool // messages given back for want of a place, and not seen since
+	takes   time.Duration    // an attempt, on average
+	warned  time.Time        // when the operator was last told that we are not welcome
+	gone    bool             // forgotten: another has the name now
 }
 
 const (
 	firstPlaces = 3
-	// maxWaiting is how many attempts may wait at one site. They occupy places of the queue, which other
-	// sites may need.
+	// maxWaiting is how many attempts may wait at one site. They occupy places of the queue, which
+	// other sites may need.
 	maxWaiting = 25
-	// busyRetry is when the queue is to bring a message again for which there was no place.
-	busyRetry = 15 * time.Second
+	// minRetry and maxRetry bound when the queue is to bring a message again for which there was no
+	// place.
+	minRetry, maxRetry = 15 * time.Second, 15 * time.Minute
+	maxBacklog         = 10_000
 
 	firstPause = 30 * time.Second
 	// maxPause after connections that failed is shorter than the queue's shortest wait: else a message
@@ -68,7 +74,8 @@ func (r *Relay) site(dest *destination) *site {
 			}
 		}
 	}
-	s := &site{name: dest.site, r: r, max: float64(r.cfg.MaxConnections), used: now}
+	s := &site{name: dest.site, r: r, max: float64(r.cfg.MaxConnections), used: now,
+		backlog: make(map[mail.ID]bool)}
 	if p := dest.provider; p != nil && p.connections > 0 {
 		s.max = min(s.max, float64(p.connections))
 	}
@@ -92,12 +99,13 @@ func (s *site) forget(now time.Time) bool {
 // place is the right to one connection of a site.
 type place struct {
 	*site
-	cut uint64 // site.cut when it was given
+	cut   uint64 // site.cut when it was given
+	since time.Time
 }
 
-// enter takes a place at the site of a destination, waiting for a while. A message for which there is none
-// is no attempt: the result says when to come again.
-func (r *Relay) enter(ctx context.Context, dest *destination) (place, *queue.Result) {
+// enter takes a place at the site of a destination, waiting for a while. A message for which there
+// is none is no attempt: the result says when to come again.
+func (r *Relay) enter(ctx context.Context, dest *destination, id mail.ID) (place, *queue.Result) {
 	s := r.site(dest)
 	s.mu.Lock()
 	for s.gone {
@@ -106,23 +114,26 @@ func (r *Relay) enter(ctx context.Context, dest *destination) (place, *queue.Res
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
-	switch left := s.paused.Sub(r.clock.Now()); {
+	delete(s.backlog, id)
+	now := r.clock.Now()
+	switch left := s.paused.Sub(now); {
 	case left > 0:
 		return place{}, s.resting(left)
 	case s.busy < int(s.limit) && len(s.waiting) == 0:
 		s.busy++
-		return place{s, s.cut}, nil
+		return place{s, s.cut, now}, nil
 	case len(s.waiting) >= maxWaiting:
-		return place{}, s.full()
+		return place{}, s.full(id)
 	}
 	if !s.wait(ctx) {
-		return place{}, s.full()
+		return place{}, s.full(id)
 	}
-	if left := s.paused.Sub(r.clock.Now()); left > 0 {
+	now = r.clock.Now()
+	if left := s.paused.Sub(now); left > 0 {
 		s.busy--
 		return place{}, s.resting(left)
 	}
-	return place{s, s.cut}, nil
+	return place{s, s.cut, now}, nil
 }
 
 // wait waits for a place. mu is held, but not while waiting.
@@ -147,16 +158,24 @@ func (s *site) wait(ctx context.Context) bool {
 
 // resting is the result for a message that comes while the site is paused. mu is held.
 func (s *site) resting(left time.Duration) *queue.Result {
-	res := deferred(RateLimited, "4.4.5", "%s gets no mail from here before %s. It said: %s", s.title(),
-		s.paused.UTC().Format(time.RFC3339), s.why)
+	res := deferred(RateLimited, "4.4.5", "%s gets no mail from here before %s. It said: %s",
+		s.title(), s.paused.UTC().Format(time.RFC3339), s.why)
 	res.RetryAfter, res.Busy = left, true
 	return res
 }
 
-// full is the result for a message that found no place. mu is held.
-func (s *site) full() *queue.Result {
-	res := deferred(RateLimited, "4.4.5", "all %d connections to %s are in use", int(s.limit), s.title())
-	res.RetryAfter, res.Busy, res.Unreachable = busyRetry, true, false
+// full is the result for a message that found no place: it is to come again about when those before
+// it have been dealt with. Sooner would cost the queue an entry each time. mu is held.
+func (s *site) full(id mail.ID) *queue.Result {
+	res := deferred(RateLimited, "4.4.5", "all %d connections to %s are in use",
+		int(s.limit), s.title())
+	if len(s.backlog) < maxBacklog {
+		s.backlog[id] = true
+	}
+	wait := time.Duration(float64(len(s.backlog)) / s.limit * float64(s.takes))
+	wait = min(max(wait, minRetry), maxRetry)
+	res.RetryAfter = wait + rand.N(wait/2)
+	res.Busy, res.Unreachable = true, false
 	return res
 }
 
@@ -186,6 +205,7 @@ func (p place) leave(l lesson) {
 	defer s.mu.Unlock()
 	s.busy--
 	s.used = now
+	s.takes += (now.Sub(p.since) - s.takes) / 8
 	switch {
 	case l.trouble:
 		s.trouble(p, l, now)
@@ -203,8 +223,8 @@ func (p place) leave(l lesson) {
 	}
 }
 
-// trouble halves the number of places, once for all the attempts that were under way: what they meet has
-// one cause. mu is held.
+// trouble halves the number of places, once for all the attempts that were under way: what they
+// meet has one cause. mu is held.
 func (s *site) trouble(p place, l lesson, now time.Time) {
 	if p.cut != s.cut && l.pause == 0 {
 		return
@@ -239,8 +259,8 @@ func (s *site) warn(class Class, t target, words string) {
 	}
 	s.mu.Unlock()
 	if due {
-		s.r.log.Warn("servers refuse mail from here", "site", s.name, "host", t.host, "addr", t, "class", class,
-			"reply", words)
+		s.r.log.Warn("servers refuse mail from here", "site", s.name, "host", t.host, "addr", t,
+			"class", class, "reply", words)
 	}
 }
 
@@ -264,8 +284,8 @@ func (r *Relay) Sites() []SiteState {
 	out := make([]SiteState, 0, len(r.sites))
 	for _, s := range r.sites {
 		s.mu.Lock()
-		st := SiteState{Name: s.name, Limit: int(s.limit), Max: int(s.max), Busy: s.busy, Idle: len(s.idle),
-			Waiting: len(s.waiting)}
+		st := SiteState{Name: s.name, Limit: int(s.limit), Max: int(s.max), Busy: s.busy,
+			Idle: len(s.idle), Waiting: len(s.waiting)}
 		if s.paused.After(now) {
 			st.Paused, st.Why = s.paused, s.why
 		}

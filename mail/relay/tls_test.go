@@ -285,7 +285,7 @@ func TestProviderNeedsTLS(t *testing.T) {
 			t.Errorf("result %+v", got[0])
 		}
 		// Unless the sender does not mind.
-		w.expect(w.send(message{text: "TLS-Required: No\r\n\r\nhello\r\n"}, "u@d.example"), "deferred 4.7.4 protection demanded")
+		w.expect(w.send(message{text: "TLS-Required: No\r\n\r\nhello\r\n"}, "u@d.example"), "delivered 2.0.0")
 	})
 }
 

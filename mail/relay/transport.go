@@ -17,8 +17,8 @@ import (
 // TLSMode is what TLS a Transport is spoken to with.
 type TLSMode string
 
-// The modes. The empty one is TLSVerify where there is a password to protect, TLSImplicit where that goes
-// to port 465, TLSNone for a Unix socket, and else TLSOpportunistic.
+// The modes. The empty one is TLSVerify where there is a password to protect, TLSImplicit where
+// that goes to port 465, TLSNone for a Unix socket, and else TLSOpportunistic.
 const (
 	TLSNone          TLSMode = "none"
 	TLSOpportunistic TLSMode = "opportunistic" // if it is offered, with any certificate
@@ -27,11 +27,12 @@ const (
 	TLSImplicit      TLSMode = "implicit"      // TLSVerify from the first octet on (RFC 8314)
 )
 
-// Transport is a server that takes mail whatever the DNS says: a smarthost, the next server inside a
-// company, or a mailbox server that speaks LMTP.
+// Transport is a server that takes mail whatever the DNS says: a smarthost, the next server inside
+// a company, or a mailbox server that speaks LMTP.
 type Transport struct {
 	// Address is "host", "host:port" or "unix:/path/of/socket"; the port is 25 where none is given, 24
-	// for LMTP, 465 with TLSImplicit, and 587 where there is a User. Empty: the MX hosts of the domain.
+	// for LMTP, 465 with TLSImplicit, and 587 where there is a User. Empty: the MX hosts of the
+	// domain.
 	Address string
 	LMTP    bool // RFC 2033
 	TLS     TLSMode
@@ -98,8 +99,8 @@ func routeKey(key string) (string, error) {
 	return d.ASCII(), nil
 }
 
-// transportOf returns the transport of a domain: by its name, else by the nearest domain above it; nil
-// where its mail goes by MX.
+// transportOf returns the transport of a domain: by its name, else by the nearest domain above it;
+// nil where its mail goes by MX.
 func (r *Relay) transportOf(d mail.Domain) *transport {
 	if len(r.routes) == 0 {
 		return nil
@@ -209,8 +210,9 @@ func (t *transport) place() string {
 	return t.addr
 }
 
-// demand is what a connection to the transport must show. A sender that requires TLS wants a name and a
-// certificate that are authentic (RFC 8689, section 4.2.1); the name is, for the operator gave it.
+// demand is what a connection to the transport must show. A sender that requires TLS wants a name
+// and a certificate that are authentic (RFC 8689, section 4.2.1); the name is, for the operator
+// gave it.
 func (t *transport) demand(r *Relay, requireTLS bool) *demand {
 	if t.network == "unix" {
 		return &demand{} // nobody is between us
