@@ -495,3 +495,20 @@ func TestAddressesOfReports(t *testing.T) {
 		t.Errorf("delivered to %v", got)
 	}
 }
+
+// TestReportsAreNotReported: two servers would else tell each other for ever that they had told each other.
+func TestReportsAreNotReported(t *testing.T) {
+	o := newOffice(t, func(cfg *Config) {
+		cfg.Takes = func(a mail.Address) bool { return a.Local == "reports" }
+	})
+	for to, want := range map[string]bool{"reports@here.example": true, "ada@here.example": false,
+		"reports@here.example ada@here.example": false} {
+		var env mail.Envelope
+		for _, s := range strings.Fields(to) {
+			env.Recipients = append(env.Recipients, mail.Recipient{Address: at(s)})
+		}
+		if got := o.in.isReport(env); got != want {
+			t.Errorf("to %s: %v, want %v", to, got, want)
+		}
+	}
+}

@@ -207,12 +207,23 @@ func (in *Intake) weighDMARC(v *verdict, id *identity, l *Letter) (err error) {
 		}
 		v.add("dmarc", 0, "%s", id.dmarc.Explain)
 	}
-	if in.cfg.Reports != nil {
+	if in.cfg.Reports != nil && !in.isReport(l.Envelope) {
 		in.cfg.Reports(&dmarc.Seen{Verdict: id.dmarc, Source: l.Client,
 			EnvelopeFrom: l.Envelope.From.Domain.ASCII(), SPF: id.spfFor(), DKIM: id.dkimFor(),
 			Applied: applied, Override: override})
 	}
 	return err
+}
+
+// isReport reports whether a message brings others' reports and nothing else. These are not reported in turn:
+// else two servers would tell each other for ever that they had told each other.
+func (in *Intake) isReport(env mail.Envelope) bool {
+	for _, to := range env.Recipients {
+		if in.cfg.Takes == nil || !in.cfg.Takes(to.Address) {
+			return false
+		}
+	}
+	return true
 }
 
 // dmarcFailed returns what is done with a message that fails, why that is not what the owner wants, and the
