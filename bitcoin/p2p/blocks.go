@@ -30,7 +30,6 @@ func (n *Node) onBlock(ctx context.Context, p *Peer, b *bitcoin.Block) {
 	}
 	n.mu.Lock()
 	requested := len(n.blocks.inFlight[hash]) > 0
-	n.releaseBlock(hash, p)
 	n.noteSource(hash, blockSource{peer: p.id, mayPunish: true})
 	worth := known && prev.Work.Add(bitcoin.Work(b.Header.Bits)).Cmp(n.workThreshold()) >= 0
 	n.mu.Unlock()
@@ -66,7 +65,13 @@ func (n *Node) noteSource(hash bitcoin.Hash, s blockSource) {
 func (n *Node) takeBlock(ctx context.Context, p *Peer, b *bitcoin.Block, src chain.Source) {
 	hash := b.Hash()
 	e, fresh, err := n.chain.Accept(b, src)
+	// Only now: in between nobody else is to be asked for it.
+	n.mu.Lock()
+	n.releaseBlock(hash, p)
+	n.mu.Unlock()
 	if err != nil {
+		n.debugf("AcceptBlockHeader: Consensus::ContextualCheckBlockHeader: %s, %v", hash, err)
+		n.debugf("ProcessNewBlock: AcceptBlock FAILED (%v)", err)
 		n.blockFailed(p, hash, err)
 		return
 	}
@@ -99,7 +104,10 @@ func (n *Node) blockFailed(p *Peer, hash bitcoin.Hash, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.debugf("AcceptBlock FAILED or ConnectTip failed: %s, %s", hash, e.Error())
+	n.debugf("ConnectTip: %s failed, %s", hash, e.Error())
+	if e.Kind == consensus.KindConsensus {
+		n.infof("Block validation error: %s", e.Error())
+	}
 	n.judged(hash, err)
 }
 
@@ -400,7 +408,6 @@ func (n *Node) finishCompact(ctx context.Context, p *Peer, hash bitcoin.Hash, pa
 		n.mu.Unlock()
 		return
 	}
-	n.releaseBlock(hash, p)
 	n.noteSource(hash, blockSource{peer: p.id, viaCompact: true})
 	n.mu.Unlock()
 	n.takeBlock(ctx, p, b, chain.Source{Requested: true, WorkChecked: true})

@@ -2,7 +2,9 @@ package p2p
 
 import (
 	"errors"
+	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tallypost/tallypost/bitcoin"
 )
@@ -63,3 +65,24 @@ func (s *recentSet) reset() { s.now, s.old = nil, nil }
 type rejectFilter struct{ *recentSet }
 
 func newRejectFilter() *rejectFilter { return &rejectFilter{newRecentSet(120_000)} }
+
+// countedConn counts the octets that pass a connection, the opening of an encrypted one included.
+type countedConn struct {
+	net.Conn
+	n              *Node
+	received, sent atomic.Int64
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	k, err := c.Conn.Read(b)
+	c.received.Add(int64(k))
+	c.n.received.Add(int64(k))
+	return k, err
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	k, err := c.Conn.Write(b)
+	c.sent.Add(int64(k))
+	c.n.sent.Add(int64(k))
+	return k, err
+}

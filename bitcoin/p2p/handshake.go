@@ -240,6 +240,9 @@ func unix(t uint32) time.Time { return time.Unix(int64(t), 0) }
 func (n *Node) handle(ctx context.Context, p *Peer, f wire.Frame) {
 	n.debugf("received: %s (%d bytes) peer=%d", sanitize(f.Command), len(f.Payload), p.id)
 	m, err := wire.Parse(f.Command, f.Payload)
+	if errors.Is(err, bitcoin.ErrTrailingData) {
+		m, err = parsePrefix(f)
+	}
 	var excess *wire.ExcessError
 	switch {
 	case errors.As(err, &excess):
@@ -267,6 +270,20 @@ func (n *Node) handle(ctx context.Context, p *Peer, f wire.Frame) {
 	if !done && !closing {
 		n.dispatch(ctx, p, m)
 	}
+}
+
+// parsePrefix reads a block or transaction that more octets follow than belong to it. Core looks at no more
+// than it needs, and judges what it read: so must we, or we would ask another peer for the same again.
+func parsePrefix(f wire.Frame) (wire.Message, error) {
+	switch f.Command {
+	case "block":
+		b, _, err := bitcoin.ParseBlockPrefix(f.Payload)
+		return &wire.Block{Block: b}, err
+	case "tx":
+		tx, _, err := bitcoin.ParseTxPrefix(f.Payload)
+		return &wire.Tx{Tx: tx}, err
+	}
+	return nil, bitcoin.ErrTrailingData
 }
 
 // exception says in Core's words what is wrong with an encoding.

@@ -278,18 +278,21 @@ func (n *Node) directFetch(p *Peer, last chain.Entry) {
 		return
 	}
 	fork, ok := n.chain.Fork(last.Hash, tip.Hash)
-	if !ok || last.Height-fork.Height > maxInFlight {
+	var fetch []chain.Entry
+	if ok && last.Height-fork.Height <= downloadWindow {
+		for _, e := range n.chain.Path(last.Hash, fork.Height+1, downloadWindow) {
+			if e.Status&blockstore.HaveData == 0 && len(n.blocks.inFlight[e.Hash]) == 0 &&
+				n.servesWitness(p, e) {
+				fetch = append(fetch, e)
+			}
+		}
+	}
+	if !ok || last.Height-fork.Height > downloadWindow || len(fetch) > maxInFlight+1 {
 		n.debugf("Large reorg, won't direct fetch to %s (%d)", last.Hash, last.Height)
 		return
 	}
 	var items []wire.Inventory
-	for _, e := range n.chain.Path(last.Hash, fork.Height+1, maxInFlight) {
-		if e.Status&blockstore.HaveData != 0 || len(n.blocks.inFlight[e.Hash]) > 0 || !n.servesWitness(p, e) {
-			continue
-		}
-		if len(p.inFlight) >= maxInFlight {
-			break
-		}
+	for _, e := range fetch[:min(len(fetch), maxInFlight-len(p.inFlight))] {
 		n.requestBlock(p, e)
 		n.debugf("Requesting block %s from  peer=%d", e.Hash, p.id)
 		items = append(items, wire.Inventory{Type: fetchType(p), Hash: e.Hash})
@@ -301,9 +304,8 @@ func (n *Node) directFetch(p *Peer, last chain.Entry) {
 		n.debugf("Downloading blocks toward %s (%d) via headers direct fetch", last.Hash, last.Height)
 	}
 	prev, _ := n.chain.Lookup(last.Header.PrevBlock)
-	if !n.cfg.BlocksOnly && p.providesCompact && len(items) == 1 && len(n.blocks.inFlight) == 1 &&
-		prev.Status&blockstore.Verified != 0 || prev.Height == 0 && p.providesCompact && len(items) == 1 &&
-		len(n.blocks.inFlight) == 1 && !n.cfg.BlocksOnly {
+	whole := prev.Height == 0 || prev.Status&blockstore.Verified != 0
+	if !n.cfg.BlocksOnly && p.providesCompact && whole && len(items) == 1 && len(n.blocks.inFlight) == 1 {
 		items[0].Type = wire.InvCmpctBlock
 	}
 	p.push(&wire.GetData{Items: items})

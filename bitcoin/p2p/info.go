@@ -67,7 +67,7 @@ func (n *Node) info(p *Peer) PeerInfo {
 		ID: p.id, Addr: nameOr(p.addrName, p.addr), AddrBind: p.bindAddr, Network: p.network(), Type: p.typ,
 		Services: p.services, RelayTxs: p.relayTxs, LastInvSequence: p.lastInvSeq, InvToSend: len(p.toSend),
 		LastSend: p.lastSend, LastRecv: p.lastRecv, LastTx: p.lastTx, LastBlock: p.lastBlock,
-		BytesSent: p.bytesSent, BytesRecv: p.bytesRecv, Connected: p.connected, TimeOffset: p.timeOffset,
+		BytesSent: p.raw.sent.Load(), BytesRecv: p.raw.received.Load(), Connected: p.connected, TimeOffset: p.timeOffset,
 		Ping: p.pingLast, Version: p.version, UserAgent: p.userAgent, HighBandwidthTo: p.weWantCompact,
 		HighBandwidthFrom: p.wantsCompact, StartHeight: p.startHeight, PresyncHeight: -1,
 		SyncedHeaders: -1, SyncedBlocks: -1, AddrRelay: p.addrRelay, AddrProcessed: p.addrProcessed,

@@ -54,7 +54,7 @@ type Peer struct {
 	perms     Permissions
 	group     uint64
 	connected time.Time
-	raw       net.Conn
+	raw       *countedConn
 	conn      *wire.Conn
 	done      chan struct{} // closed when the connection is to end
 
@@ -67,8 +67,6 @@ type Peer struct {
 	lastRecv   time.Time
 	sentPer    MsgCount
 	recvPer    MsgCount
-	bytesSent  int64
-	bytesRecv  int64
 	misbehaved bool
 
 	// version handshake
@@ -231,7 +229,7 @@ func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.
 	p := &Peer{
 		id: n.nextID, n: n, typ: typ, addr: addr, addrName: name, onion: onion, perms: perms,
 		bindAddr: c.LocalAddr().String(), group: n.groupOf(addr.Addr), connected: now,
-		raw: c, done: make(chan struct{}), transport: "v1",
+		raw: &countedConn{Conn: c, n: n}, done: make(chan struct{}), transport: "v1",
 		sentPer: MsgCount{}, recvPer: MsgCount{}, pingMin: math.MaxInt64,
 		known: newRecentSet(50_000), toSend: map[bitcoin.Hash]bool{}, addrStamp: now, addrTokens: 1,
 		lastInvSeq: 1,
@@ -242,7 +240,7 @@ func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.
 	p.out.cond = sync.NewCond(&p.out.mu)
 	n.nextID++
 	n.peers[p.id] = p
-	p.conn = wire.NewConn(c, typ != Inbound, wire.Config{
+	p.conn = wire.NewConn(p.raw, typ != Inbound, wire.Config{
 		Magic: n.net.Magic, V2: v2, Reserve: n.memory.reserve,
 	})
 	n.debugf("Added connection peer=%d", p.id)
@@ -299,14 +297,15 @@ func (p *Peer) writeLoop() {
 		p.out.queue = p.out.queue[1:]
 		p.out.mu.Unlock()
 		octets, err := p.conn.WriteMessage(m)
+		if !p.conn.V2() { // 24 octets are the frame's
+			p.n.debugf("sending %s (%d bytes) peer=%d", m.Command(), octets-24, p.id)
+		}
 		p.out.mu.Lock()
 		p.out.octets -= messageCost(m)
 		p.out.cond.Broadcast()
 		p.out.mu.Unlock()
-		p.n.sent.Add(int64(octets))
 		p.n.mu.Lock()
 		p.lastSend = p.n.clock.Now()
-		p.bytesSent += int64(octets)
 		p.sentPer[m.Command()] += int64(octets)
 		if err != nil {
 			p.close()
@@ -352,11 +351,9 @@ func (p *Peer) readLoop(ctx context.Context) {
 }
 
 func (n *Node) countRecv(p *Peer, name string, octets int) {
-	n.received.Add(int64(octets))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p.lastRecv = n.clock.Now()
-	p.bytesRecv += int64(octets)
 	p.recvPer[name] += int64(octets)
 }
 

@@ -16,7 +16,8 @@ type txVerdict struct {
 	accepted      bool
 	alreadyKnown  bool  // it was in the pool before
 	missingInputs bool  // it spends what is not known: its parents may come
-	witness       bool  // what is wrong may be its witness: another one of its txid may be right
+	stripped      bool  // it lacks its witness: with it, it may be right
+	anyWitness    bool  // no other witness would help
 	tooCheap      bool  // with a child it may pay enough
 	err           error // why it was not accepted, in Core's words
 }
@@ -49,8 +50,10 @@ func (p pool) submit(ctx context.Context, tx *bitcoin.Tx) (v txVerdict) {
 		v.missingInputs = true
 	case mempool.Conflict:
 		v.alreadyKnown = true
-	case mempool.WitnessMutated, mempool.WitnessStripped:
-		v.witness = true
+	case mempool.WitnessStripped:
+		v.stripped = true
+	case mempool.InputsNotStandard:
+		v.anyWitness = true
 	case mempool.Reconsiderable:
 		v.tooCheap = true
 	}

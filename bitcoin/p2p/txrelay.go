@@ -203,14 +203,16 @@ func (n *Node) refused(p *Peer, tx *bitcoin.Tx, v txVerdict, orphan bool) {
 	}
 	n.debugf("%s (wtxid=%s) from peer=%d was not accepted: %v", txid, wtxid, p.id, v.err)
 	n.txs.answered(p.id, wtxid)
-	if !v.alreadyKnown {
+	switch {
+	case v.alreadyKnown || v.stripped:
+	case v.anyWitness:
+		n.rejects.add(txid)
+		n.txs.forgetHash(txid)
+		fallthrough
+	default:
+		// The wtxid only: the same transaction with another witness may be right.
 		n.rejects.add(wtxid)
 		n.txs.forgetHash(wtxid)
-		if !v.witness && !v.tooCheap {
-			// No other witness would help: the txid need not come back either.
-			n.rejects.add(txid)
-			n.txs.forgetHash(txid)
-		}
 		n.addExtra(tx)
 	}
 	n.orphans.remove(wtxid)

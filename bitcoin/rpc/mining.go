@@ -234,7 +234,8 @@ func (a *API) submitHeader(c call) (any, error) {
 	if err != nil {
 		return nil, fail(jsonrpc.DeserializationError, "Block header decode failed")
 	}
-	h, err := bitcoin.ParseHeader(b)
+	// What follows the header is passed over, as Core does: some send a whole block.
+	h, err := bitcoin.ParseHeader(b[:min(len(b), bitcoin.HeaderSize)])
 	if err != nil {
 		return nil, fail(jsonrpc.DeserializationError, "Block header decode failed")
 	}
