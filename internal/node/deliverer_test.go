@@ -341,3 +341,28 @@ func TestRelayRoutes(t *testing.T) {
 		t.Errorf("self %v", self)
 	}
 }
+
+// FuzzTop: whatever a header has, what is found in it is what a full parser finds, and not too much.
+func FuzzTop(f *testing.F) {
+	f.Add("X-Tallypost-Verdict: junk; score=9\r\nDelivered-To: ada@x.test\r\n")
+	f.Add("delivered-to : a\r\n Delivered-To: b\r\nDelivered-To:\r\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		top := parseTop([]byte(text))
+		if len(top.deliveredTo) > maxDeliveredTo {
+			t.Fatalf("%d of them", len(top.deliveredTo))
+		}
+		h, err := mail.ParseHeader([]byte(text))
+		if err != nil || h.Len != len(text) {
+			return
+		}
+		n := 0
+		for _, field := range h.All("Delivered-To") {
+			if bytes.HasPrefix(field.Raw[len("Delivered-To"):], []byte(":")) {
+				n++
+			}
+		}
+		if n < maxDeliveredTo && n != len(top.deliveredTo) {
+			t.Errorf("%q: %q, want %d", text, top.deliveredTo, n)
+		}
+	})
+}

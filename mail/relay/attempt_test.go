@@ -48,6 +48,8 @@ func TestRefusals(t *testing.T) {
 		{"no greeting", answers{"greeting": "HANG"}, "delivered 2.0.0", true, ""},
 		{"closed before the greeting", answers{"greeting": "CLOSE"}, "delivered 2.0.0", true, ""},
 		{"reset in EHLO", answers{"EHLO": "RESET"}, "delivered 2.0.0", true, ""},
+		{"half closed as greeting", answers{"greeting": "HALF"}, "delivered 2.0.0", true, ""},
+		{"half closed in EHLO", answers{"EHLO": "HALF"}, "delivered 2.0.0", true, ""},
 		{"nonsense as greeting", answers{"greeting": "HTTP/1.1 400 Bad Request"}, "delivered 2.0.0", true, ""},
 		{"slow", answers{"greeting": "SLOW 220 hi", "MAIL": "SLOW 250 ok", ".": "SLOW SLOW 250 ok"}, "delivered 2.0.0", false, "250 ok"},
 
@@ -68,6 +70,11 @@ func TestRefusals(t *testing.T) {
 		// The server may have the message: another attempt comes, but not at once and at another host.
 		{"lost after the message", answers{".": "CLOSE"}, "deferred 4.4.2 connection lost", false,
 			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: EOF"},
+		{"half closed in MAIL", answers{"MAIL": "HALF"}, "deferred 4.4.2 connection lost", false,
+			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: EOF"},
+		{"no final reply", answers{".": "HANG"}, "deferred 4.4.2 connection lost", false,
+			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: " +
+				"read tcp 192.0.2.250:49152->192.0.2.1:25: i/o timeout"},
 		{"taken and lost", answers{".": "TAKE CLOSE"}, "deferred 4.4.2 connection lost", false,
 			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: EOF"},
 	} {

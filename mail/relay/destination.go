@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -129,6 +130,14 @@ func (t target) String() string {
 		return t.path
 	}
 	return t.addr.String()
+}
+
+// title is a target in words for people.
+func (t target) title() string {
+	if t.path != "" {
+		return t.path
+	}
+	return fmt.Sprintf("%s [%s]", t.host, t.addr.Addr())
 }
 
 // lookup is what the addresses of a tier come to.

@@ -199,7 +199,7 @@ func (w *world) expect(got []queue.Result, want ...string) {
 }
 
 // answers are what a remote says: by verb, "RCPT " and a local part, "greeting", "." for the end of data. What
-// is missing is said with success. "HANG", "CLOSE" and "RESET" do that instead; "SLOW " waits a minute before
+// is missing is said with success. "HANG", "CLOSE", "HALF" and "RESET" do that instead; "SLOW " waits a minute before
 // what follows it.
 type answers map[string]string
 
@@ -359,6 +359,10 @@ func (s *speaker) reply(key, otherwise string) (said string, ok bool) {
 		io.Copy(io.Discard, s.in)
 		return said, false
 	case "CLOSE":
+		return said, false
+	case "HALF": // nothing more comes, but everything is still read
+		s.raw.(*memnet.Conn).CloseWrite()
+		io.Copy(io.Discard, s.in)
 		return said, false
 	case "RESET":
 		s.raw.(*memnet.Conn).Reset()

@@ -135,7 +135,7 @@ func (a *attempt) unsent(ctx context.Context, i int, c *session, err error) {
 	case status != "":
 		a.spoke = true
 		a.open = append(a.open, i)
-		res := failed(class, status, "not sent to %s [%s]: %v", c.peer.Name, c.peer.Addr, err)
+		res := failed(class, status, "not sent to %s: %v", c.target.title(), err)
 		res.Peer = c.peer
 		a.settle(i, incapable, *res)
 	case ctx.Err() != nil:
@@ -143,8 +143,8 @@ func (a *attempt) unsent(ctx context.Context, i int, c *session, err error) {
 	default:
 		a.shun(c.target, stallShuns)
 		res := deferred(ConnectionLost, "4.4.2",
-			"the connection to %s [%s] was lost before it answered, so it may have the message: %v",
-			c.peer.Name, c.peer.Addr, err)
+			"the connection to %s was lost before it answered, so it may have the message: %v",
+			c.target.title(), err)
 		res.Peer, res.Unreachable = c.peer, false
 		a.settle(i, spoken, *res)
 	}
@@ -195,10 +195,6 @@ func (a *attempt) unreached(ctx context.Context, t target, err error) {
 		a.settleOpen(reached, *brokenOff(ctx))
 		return
 	}
-	at := t.String()
-	if t.path == "" {
-		at = fmt.Sprintf("%s [%s]", t.host, t.addr.Addr())
-	}
 	res := queue.Result{Outcome: queue.Deferred, Unreachable: true, Peer: peerOf(t)}
 	worth := reached
 	var (
@@ -221,7 +217,7 @@ func (a *attempt) unreached(ctx context.Context, t target, err error) {
 	case errors.As(err, &login):
 		res.Class, res.Status = string(Configuration), "4.7.8"
 		a.taught = lesson{trouble: true, pause: loginPause, why: err.Error()}
-		a.r.log.Error("cannot log in", "server", at, "err", err)
+		a.r.log.Error("cannot log in", "server", t.title(), "err", err)
 	case errors.As(err, &said):
 		a.turnedAway(t, said)
 		return
@@ -238,7 +234,7 @@ func (a *attempt) unreached(ctx context.Context, t target, err error) {
 	if res.Outcome == queue.Failed {
 		code = "550"
 	}
-	res.Reply = fmt.Sprintf("%s %s %s: %v", code, res.Status, at, err)
+	res.Reply = fmt.Sprintf("%s %s %s: %v", code, res.Status, t.title(), err)
 	a.settleOpen(worth, res)
 }
 
