@@ -57,6 +57,13 @@ func (c *Chain) Add(ctx context.Context, b *bitcoin.Block, src Source) (Outcome,
 // proof of work and Merkle root are right is worth relaying at once (BIP 152). fresh is false for
 // Ignored.
 func (c *Chain) Accept(b *bitcoin.Block, src Source) (entry Entry, fresh bool, err error) {
+	return c.accept(b, src, nil)
+}
+
+// accept is Accept for a block that may stand in the files already.
+func (c *Chain) accept(
+	b *bitcoin.Block, src Source, at *blockstore.Pos,
+) (entry Entry, fresh bool, err error) {
 	candidate, err := consensus.NewCandidate(c.cfg.Network, b, 0)
 	if err != nil {
 		// The header is not marked: should there be a way to tamper with blocks that nobody knows
@@ -64,24 +71,38 @@ func (c *Chain) Accept(b *bitcoin.Block, src Source) (entry Entry, fresh bool, e
 		return Entry{}, false, err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.fatal != nil {
+		defer c.mu.Unlock()
 		return Entry{}, false, c.fatal
 	}
+	best := c.best
 	n, err := c.acceptHeader(&b.Header, candidate.Hash(), src.WorkChecked)
 	if err != nil {
+		defer c.mu.Unlock()
 		return Entry{}, false, err
 	}
 	if !c.wanted(n, src.Requested) {
+		defer c.mu.Unlock()
 		return c.entry(n), false, nil
 	}
-	if err := consensus.CheckBlockAt(c.state(c.tree.at(n).parent), b); err != nil {
-		if err.(*consensus.Error).Kind != consensus.KindMutated {
-			c.fail(n)
+	state := c.state(c.tree.at(n).parent)
+	if best != c.best {
+		defer c.tipWakes.wake()
+	}
+	c.mu.Unlock()
+	err = consensus.CheckBlockAt(state, b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if invalid, ok := err.(*consensus.Error); ok {
+		if invalid.Kind != consensus.KindMutated {
+			c.markFailed(n, invalid)
 		}
 		return Entry{}, false, err
 	}
-	if err := c.storeBlock(n, b); err != nil {
+	if !c.wanted(n, src.Requested) { // it came by another way meanwhile
+		return c.entry(n), false, nil
+	}
+	if err := c.storeBlock(n, candidate, at); err != nil {
 		return Entry{}, false, err
 	}
 	return c.entry(n), true, nil
@@ -107,14 +128,48 @@ func (c *Chain) wanted(n node, requested bool) bool {
 	return h.work.uint256().Cmp(*c.cfg.MinimumChainWork) >= 0
 }
 
-// storeBlock writes a block to the files and notes that it is here. The caller holds mu.
-func (c *Chain) storeBlock(n node, b *bitcoin.Block) error {
-	pos, err := c.store.WriteBlock(b, c.tree.at(n).height)
-	if err != nil {
-		return c.stop(err)
+// storeBlock writes a block to the files, unless it stands there, and notes that it is here. The
+// caller holds mu.
+func (c *Chain) storeBlock(n node, candidate *consensus.Candidate, at *blockstore.Pos) error {
+	b, height := candidate.Block(), c.tree.at(n).height
+	var pos blockstore.Pos
+	if at != nil {
+		pos = *at
+		c.store.Adopt(pos, b.Size(), height, b.Header.Time)
+	} else {
+		var err error
+		if pos, err = c.store.WriteBlock(b, height); err != nil {
+			return c.stop(err)
+		}
+		c.unflushed += b.Size()
 	}
 	c.received(n, len(b.Txs), pos)
+	if c.tree.body(n).chainTxs != 0 {
+		c.keepReady(n, candidate)
+	}
+	close(c.news)
+	c.news = make(chan struct{})
+	c.changed()
 	return nil
+}
+
+// maxReady is how many octets of blocks are kept in memory between Accept and Activate.
+const maxReady = 32 << 20
+
+// keepReady keeps a block that will soon be connected, if there is room. The caller holds mu.
+func (c *Chain) keepReady(n node, candidate *consensus.Candidate) {
+	if size := candidate.Block().Size(); c.readyBytes+size <= maxReady {
+		c.ready[n] = candidate
+		c.readyBytes += size
+	}
+}
+
+// forgetReady is the opposite. The caller holds mu.
+func (c *Chain) forgetReady(n node) {
+	if candidate := c.ready[n]; candidate != nil {
+		c.readyBytes -= candidate.Block().Size()
+		delete(c.ready, n)
+	}
 }
 
 // received notes where a block stands. If all blocks before it have been here it may become the

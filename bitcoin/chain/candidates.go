@@ -6,8 +6,9 @@ import "container/heap"
 // is known to be invalid, and they have no less work than the tip. It is a heap whose top is the
 // best of them; what has become worse than the tip since may linger at the bottom.
 type candidates struct {
-	tree  *tree
-	nodes []node
+	tree    *tree
+	nodes   []node
+	checked int // twice their number after the last trim
 }
 
 // better reports whether a is to be preferred to b as a tip: for its work, then because it was here
@@ -42,4 +43,20 @@ func (c *candidates) top() node {
 		return none
 	}
 	return c.nodes[0]
+}
+
+// trim forgets candidates that have become worse than the tip, once there are many.
+func (c *candidates) trim(tip node) {
+	if len(c.nodes) < c.checked+1024 {
+		return
+	}
+	left := c.nodes[:0]
+	for _, n := range c.nodes {
+		if c.tree.at(n).work.cmp(c.tree.at(tip).work) >= 0 {
+			left = append(left, n)
+		}
+	}
+	c.nodes = left
+	c.checked = 2 * len(left)
+	heap.Init(c)
 }

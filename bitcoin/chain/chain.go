@@ -112,23 +112,41 @@ type Chain struct {
 	txWakes  wakes
 	runner   consensus.ScriptRunner
 
-	// moving is held by whoever moves the tip, for as long as that takes; before mu.
-	moving sync.Mutex
+	// The mover's; see move.go.
+	pipe   pipe
+	loader loader
 
-	mu         sync.Mutex // guards all below
+	flushing sync.Mutex // held while the store is flushed; before mu
+
+	mu      sync.Mutex    // guards all below
+	moving  bool          // somebody is the mover
+	waiting int           // callers who want the chain to move
+	changes chan struct{} // closed with every change
+	news    chan struct{} // closed when a block has arrived
+
 	tree       tree
 	active     []node // the best chain by height
 	best       node   // the header with most work that is not known to be invalid
 	candidates candidates
 	unlinked   map[node][]node // blocks that are here before their parents, by parent
+	ready      map[node]*consensus.Candidate
+	readyBytes int
 	failures   map[node]*consensus.Error
 	states     states
 	dirty      []node // records that the store has not seen
 	sequence   int32  // of the next block that arrives
 	precious   preciousCount
+	assumed    string // why scripts are run, or are not
+	synced     bool   // the initial download is done; that is so for good
+	importing  int    // imports under way
 	fatal      error
 
+	unflushed  int // octets of blocks that were written since the index was
+	flushed    time.Time
+	pruneLocks map[string]bitcoin.Height
+
 	pool *mempool.Pool
+	lost lost // see disconnect
 	// reorganizing says that blocks were taken back whose transactions are not in the pool again;
 	// none can enter meanwhile. settled is for waiting until that is over.
 	reorganizing bool
@@ -142,12 +160,17 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 		return nil, err
 	}
 	c := &Chain{
-		cfg:      cfg,
-		store:    store,
-		coins:    store.Coins(),
-		unlinked: make(map[node][]node),
-		failures: make(map[node]*consensus.Error),
-		sequence: 1,
+		cfg:        cfg,
+		store:      store,
+		coins:      store.Coins(),
+		changes:    make(chan struct{}),
+		news:       make(chan struct{}),
+		unlinked:   make(map[node][]node),
+		ready:      make(map[node]*consensus.Candidate),
+		failures:   make(map[node]*consensus.Error),
+		pruneLocks: make(map[string]bitcoin.Height),
+		flushed:    cfg.Clock.Now(),
+		sequence:   1,
 	}
 	c.settled.L = &c.mu
 	var salt [32]byte
@@ -178,47 +201,16 @@ func (c *Chain) Fatal() error {
 	return c.fatal
 }
 
-// load takes the index from the store, or begins it.
-func (c *Chain) load() error {
-	genesis := c.cfg.Network.Genesis
-	hash := genesis.Hash()
-	root := c.tree.add(&genesis.Header, &hash, none)
-	c.states.init(c.cfg.Network)
-	c.candidates.tree = &c.tree
-	if err := c.store.Records(c.loadRecord); err != nil {
-		return err
-	}
-	if c.tree.at(root).status&blockstore.HaveData == 0 {
-		if err := c.storeGenesis(root); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Chain) loadRecord(r *blockstore.Record) error {
-	return errors.New("not yet")
-}
-
-// storeGenesis writes the first block and makes it the tip. Its coinbase creates no coin.
-func (c *Chain) storeGenesis(root node) error {
-	genesis := c.cfg.Network.Genesis
-	pos, err := c.store.WriteBlock(genesis, 0)
-	if err != nil {
-		return err
-	}
-	own := c.tree.ownBody(root)
-	own.txs, own.chainTxs = uint32(len(genesis.Txs)), uint64(len(genesis.Txs))
-	own.file, own.data = pos.File, pos.Offset
-	c.tree.at(root).status |= blockstore.HaveData | blockstore.Verified
-	c.touch(root)
-	c.active = []node{root}
-	c.best = root
-	return nil
-}
-
 // touch notes that the record of a block has changed. The caller holds mu.
-func (c *Chain) touch(n node) { c.dirty = append(c.dirty, n) }
+func (c *Chain) touch(n node) {
+	if h := c.tree.at(n); h.status&unsaved == 0 {
+		h.status |= unsaved
+		c.dirty = append(c.dirty, n)
+	}
+}
+
+// unsaved marks records in memory that the store has not seen. It is never stored.
+const unsaved status = 1 << 15
 
 // tip returns the last block of the best chain. The caller holds mu.
 func (c *Chain) tip() node { return c.active[len(c.active)-1] }

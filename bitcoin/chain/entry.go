@@ -46,7 +46,7 @@ func (c *Chain) entry(n node) Entry {
 		Header:   c.tree.header(n),
 		Work:     h.work.uint256(),
 		Median:   c.tree.median(n),
-		Status:   h.status,
+		Status:   h.status &^ unsaved,
 		Active:   c.isActive(n),
 		Txs:      b.txs,
 		ChainTxs: b.chainTxs,

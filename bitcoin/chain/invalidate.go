@@ -2,10 +2,15 @@ package chain
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 )
+
+// ErrGenesis: the first block is beyond doubt.
+var ErrGenesis = errors.New("the genesis block cannot be invalid")
 
 // preciousCount numbers the blocks that were called precious since the tip last had more work.
 type preciousCount struct {
@@ -14,20 +19,31 @@ type preciousCount struct {
 }
 
 // Invalidate marks a block as not valid, as if it broke a rule, and leaves its branch for the best
-// other one. It is undone by Reconsider only.
+// other one (Core's invalidateblock). It is undone by Reconsider only.
 func (c *Chain) Invalidate(ctx context.Context, hash bitcoin.Hash) error {
 	return c.remark(ctx, hash, func(n node) error {
+		if n == c.active[0] {
+			return ErrGenesis
+		}
 		for c.isActive(n) {
-			if err := c.disconnectTip(); err != nil {
-				return c.stop(err)
+			last := c.tip()
+			c.mu.Unlock()
+			err := c.disconnect()
+			c.mu.Lock()
+			if err != nil {
+				return err
 			}
+			// Marked at once: should it end here, what is left is a chain whose blocks are here.
+			c.tree.at(last).status |= blockstore.Failed
+			c.touch(last)
 		}
 		c.fail(n)
 		return nil
 	})
 }
 
-// Reconsider takes back that a block, its ancestors and what follows it were found to be not valid.
+// Reconsider takes back that a block, its ancestors and what follows it were found to be not valid
+// (Core's reconsiderblock).
 func (c *Chain) Reconsider(ctx context.Context, hash bitcoin.Hash) error {
 	return c.remark(ctx, hash, func(n node) error {
 		for other := range node(c.tree.n) {
@@ -44,7 +60,8 @@ func (c *Chain) Reconsider(ctx context.Context, hash bitcoin.Hash) error {
 	})
 }
 
-// Precious treats a block as if it had been here before all others with the same work.
+// Precious treats a block as if it had been here before all others with the same work (Core's
+// preciousblock).
 func (c *Chain) Precious(ctx context.Context, hash bitcoin.Hash) error {
 	return c.remark(ctx, hash, func(n node) error {
 		tip := c.tree.at(c.tip()).work
@@ -61,28 +78,24 @@ func (c *Chain) Precious(ctx context.Context, hash bitcoin.Hash) error {
 	})
 }
 
-// remark changes what is thought of a block, and lets the chain follow.
+// remark changes what is thought of a block, and lets the chain follow. change is called with mu
+// held, by the mover.
 func (c *Chain) remark(ctx context.Context, hash bitcoin.Hash, change func(node) error) error {
-	c.moving.Lock()
-	defer c.moving.Unlock()
-	c.mu.Lock()
-	n := c.tree.find(&hash)
-	if n == none {
-		c.mu.Unlock()
-		return ErrUnknownBlock
-	}
-	err := change(n)
-	c.candidates.nodes = nil
-	for other := range node(c.tree.n) {
-		h := c.tree.at(other)
-		if h.status&blockstore.Invalid == 0 && c.tree.body(other).chainTxs != 0 {
-			c.nominate(other)
+	err := c.alone(ctx, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		n := c.tree.find(&hash)
+		if n == none {
+			return fmt.Errorf("%w: %v", ErrUnknownBlock, hash)
 		}
-	}
-	c.mu.Unlock()
+		err := change(n)
+		c.renominate()
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	c.tipWakes.wake()
-	return c.activate(ctx)
+	_, err = c.Activate(ctx, bitcoin.Hash{})
+	return err
 }

@@ -116,16 +116,23 @@ func (c *Chain) Coin(out bitcoin.OutPoint, withMempool bool) (consensus.Coin, er
 func (c *Chain) poolTip() *mempool.Tip {
 	return &mempool.Tip{
 		State: c.state(c.tip()),
-		View:  poolView{view{c, c.tip()}},
+		View:  poolView{c},
 		Now:   c.cfg.Clock.Now(),
 	}
 }
 
 // poolView is what the mempool reads of the chain. The caller holds mu.
-type poolView struct{ view }
+type poolView struct{ c *Chain }
 
+// Coins, and the methods below, are as mempool.View has them.
 func (v poolView) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
 	return v.c.coins.Peek(outs, coins)
 }
 
+// MedianTimePast is that of a block of the best chain.
+func (v poolView) MedianTimePast(height bitcoin.Height) (uint32, error) {
+	return v.c.tree.median(v.c.active[height]), nil
+}
+
+// Cached reports whether an output is unspent, as far as the cache knows.
 func (v poolView) Cached(out bitcoin.OutPoint) bool { return v.c.coins.Cached(out) }

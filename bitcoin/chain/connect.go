@@ -1,0 +1,280 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+)
+
+// connect judges the block that follows the head, on the way to another, and starts its scripts. A
+// block that is not valid is marked so, once it is certain that those before it are. The caller is
+// the mover.
+func (c *Chain) connect(n, to node) error {
+	candidate, err := c.loader.take(c, n, to)
+	if err != nil {
+		return c.halt(fmt.Errorf("block %v: %w", c.hashOf(n), err))
+	}
+	before := c.headState()
+	state, diff, err := consensus.Connect(before, candidate, &view{c: c, on: n})
+	if invalid := (*consensus.Error)(nil); errors.As(err, &invalid) {
+		return c.reject(n, invalid)
+	}
+	if err != nil {
+		return c.halt(err)
+	}
+	b := &pending{n: n, candidate: candidate, state: state, diff: diff}
+	checks := c.checks(b)
+	if len(checks) == 0 && c.pipe.len() == 0 {
+		return c.publish(b)
+	}
+	c.pipe.push(b, c.runner, checks)
+	return nil
+}
+
+// reject marks a block that could not be connected, if those before it turn out to be valid; else
+// it is the first of those that is marked.
+func (c *Chain) reject(n node, reason *consensus.Error) error {
+	if err := c.drain(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tip() == c.tree.at(n).parent {
+		c.markFailed(n, reason)
+	}
+	return nil
+}
+
+// drain waits for all scripts that are running, and publishes or forgets their blocks.
+func (c *Chain) drain() error {
+	for c.pipe.len() > 0 {
+		<-c.pipe.first().done
+		if err := c.settle(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abort ends all scripts that are running, and forgets their blocks.
+func (c *Chain) abort() {
+	c.pipe.clear()
+	c.loader.clear()
+}
+
+// settle makes the first block of the pipe the tip, or if its scripts failed, forgets all that are
+// there and marks it.
+func (c *Chain) settle() error {
+	b := c.pipe.first()
+	if b.err == nil {
+		if err := c.publish(b); err != nil {
+			return err
+		}
+		c.pipe.pop()
+		return nil
+	}
+	invalid, ok := b.err.(*consensus.Error)
+	if !ok {
+		return c.halt(b.err)
+	}
+	c.abort()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.markFailed(b.n, invalid)
+	return nil
+}
+
+// publish makes a block the tip whose scripts have passed.
+func (c *Chain) publish(b *pending) error {
+	block := b.candidate.Block()
+	c.mu.Lock()
+	h, own := c.tree.at(b.n), c.tree.ownBody(b.n)
+	file, undone := own.file, h.status&blockstore.HaveUndo == 0
+	c.mu.Unlock()
+	var undo blockstore.Pos
+	if undone {
+		var err error
+		if undo, err = c.store.WriteUndo(file, block, b.diff.Undo); err != nil {
+			return c.halt(err)
+		}
+	}
+	c.mu.Lock()
+	if undone {
+		own.undo = undo.Offset
+	}
+	h.status |= blockstore.HaveUndo | blockstore.Verified
+	c.touch(b.n)
+	c.coins.Apply(b.diff, h.hash)
+	c.states.put(b.n, &b.state)
+	c.active = append(c.active, b.n)
+	c.pool.Connected(block, c.cfg.Clock.Now())
+	c.lost.remove(block)
+	c.candidates.trim(b.n)
+	c.forgetReady(b.n)
+	quiet := c.reorganizing
+	c.changed()
+	c.mu.Unlock()
+	if !quiet {
+		c.tipWakes.wake()
+	}
+	return c.maybeFlush()
+}
+
+// checks returns the scripts of a block that must be run.
+func (c *Chain) checks(b *pending) []consensus.Check {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	must, reason := c.assumeValid(b.n).Verify(&b.state)
+	if reason != c.assumed {
+		c.assumed = reason
+		c.cfg.Log.Info("script verification", "on", must, "because", reason,
+			"height", b.state.Height, "hash", b.state.Hash)
+	}
+	if !must {
+		return nil
+	}
+	checks := b.diff.Checks()
+	if c.pool.Len() == 0 {
+		return checks
+	}
+	left := checks[:0]
+	for _, check := range checks { // the mempool has run most of them
+		e := c.pool.GetWitness(check.Tx.WTxID())
+		if e == nil || e.Verified() != check.Flags {
+			left = append(left, check)
+		}
+	}
+	return left
+}
+
+// assumeValid gathers what decides whether scripts must be run. The caller holds mu.
+func (c *Chain) assumeValid(n node) consensus.AssumeValid {
+	a := consensus.AssumeValid{
+		Configured: *c.cfg.AssumeValid != bitcoin.Hash{},
+		MinWork:    *c.cfg.MinimumChainWork,
+	}
+	if !a.Configured {
+		return a
+	}
+	best := c.tree.at(c.best)
+	a.BestWork, a.BestBits = best.work.uint256(), best.bits
+	if assumed := c.tree.find(c.cfg.AssumeValid); assumed != none {
+		a.Known, a.Height = true, c.tree.at(assumed).height
+		a.Ancestor = c.tree.isAncestor(n, assumed)
+		a.InBest = c.tree.isAncestor(n, c.best)
+	}
+	return a
+}
+
+// markFailed marks a block as not valid and keeps the reason. The caller holds mu.
+func (c *Chain) markFailed(n node, reason *consensus.Error) {
+	if len(c.failures) >= maxFailures {
+		clear(c.failures)
+	}
+	c.failures[n] = reason
+	c.cfg.Log.Warn("invalid block", "hash", c.tree.at(n).hash, "height", c.tree.at(n).height,
+		"err", reason)
+	c.fail(n)
+	c.changed()
+}
+
+// maxFailures is how many reasons are kept.
+const maxFailures = 1000
+
+// fail marks a block as not valid, and what follows it. The caller holds mu.
+func (c *Chain) fail(n node) {
+	c.tree.at(n).status |= blockstore.Failed
+	c.touch(n)
+	c.forgetReady(n)
+	c.failChildren(n)
+	c.findBest()
+}
+
+// failChildren marks what follows a block that is not valid. The caller holds mu.
+func (c *Chain) failChildren(n node) {
+	height := c.tree.at(n).height
+	for later := n + 1; later < node(c.tree.n); later++ { // children come after their parents
+		h := c.tree.at(later)
+		if h.height > height && c.tree.at(h.parent).status&blockstore.Invalid != 0 &&
+			h.status&blockstore.Invalid != blockstore.FailedChild {
+			h.status = h.status&^blockstore.Failed | blockstore.FailedChild
+			c.touch(later)
+		}
+	}
+}
+
+// findBest looks for the best header among all. The caller holds mu.
+func (c *Chain) findBest() {
+	c.best = c.tip()
+	for n := range node(c.tree.n) {
+		h := c.tree.at(n)
+		if h.status&blockstore.Invalid == 0 && h.work.cmp(c.tree.at(c.best).work) > 0 {
+			c.best = n
+		}
+	}
+}
+
+// headState returns the State of the last block that is connected.
+func (c *Chain) headState() consensus.State {
+	if n := c.pipe.len(); n > 0 {
+		return c.pipe.blocks[n-1].state
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state(c.tip())
+}
+
+func (c *Chain) hashOf(n node) bitcoin.Hash {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tree.at(n).hash
+}
+
+// halt is stop for who does not hold mu.
+func (c *Chain) halt(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stop(err)
+}
+
+// view is what the mover judges a block by: the coins with those of the pipe, and the branch that
+// the block is on.
+type view struct {
+	c  *Chain
+	on node
+}
+
+// Coins is as consensus.View has it.
+func (v *view) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
+	overlay := v.c.pipe.overlay
+	if len(overlay) == 0 {
+		return v.c.coins.Coins(outs, coins)
+	}
+	var rest []bitcoin.OutPoint
+	var at []int
+	for i := range outs {
+		if change, ok := overlay[outs[i]]; ok {
+			coins[i] = change.coin
+		} else {
+			rest, at = append(rest, outs[i]), append(at, i)
+		}
+	}
+	found := make([]consensus.Coin, len(rest))
+	if err := v.c.coins.Coins(rest, found); err != nil {
+		return err
+	}
+	for i, coin := range found {
+		coins[at[i]] = coin
+	}
+	return nil
+}
+
+// MedianTimePast is as consensus.View has it.
+func (v *view) MedianTimePast(height bitcoin.Height) (uint32, error) {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	return v.c.tree.median(v.c.tree.ancestor(v.on, height)), nil
+}

@@ -1,0 +1,94 @@
+package chain
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+	"github.com/tallypost/tallypost/internal/clock"
+)
+
+const (
+	// saveInterval is how often the index is made durable while Run runs: after a crash no block
+	// that is older needs to be fetched again, only connected.
+	saveInterval = 10 * time.Second
+	// saveBytes is after how many octets of blocks it is done in any case.
+	saveBytes = 256 << 20
+	// coinsInterval is how often the coins are written if the cache is never full; up to a fifth is
+	// added by chance, so that many nodes do not do it at once.
+	coinsInterval = 50 * time.Minute
+)
+
+// Run makes durable what has changed, from time to time, until ctx ends. Without it only Flush,
+// Close, a full cache of coins and many blocks do.
+func (c *Chain) Run(ctx context.Context) error {
+	for {
+		if clock.Sleep(ctx, c.cfg.Clock, saveInterval) != nil {
+			return nil
+		}
+		due := coinsInterval + rand.N(coinsInterval/5)
+		c.mu.Lock()
+		coins := c.cfg.Clock.Now().Sub(c.flushed) > due
+		c.mu.Unlock()
+		err := c.save()
+		if coins && err == nil {
+			err = c.Flush(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// Flush makes everything durable: all blocks, and the coins as of the tip.
+func (c *Chain) Flush(ctx context.Context) error { return c.alone(ctx, c.flushAll) }
+
+// Close makes everything durable and ends what is under way. No other method may be called then.
+// The store stays open.
+func (c *Chain) Close() error { return c.Flush(context.Background()) }
+
+// maybeFlush writes if there is much to write. The caller is the mover.
+func (c *Chain) maybeFlush() error {
+	if c.coins.Full() {
+		return c.flushAll()
+	}
+	c.mu.Lock()
+	much := c.unflushed > saveBytes
+	c.mu.Unlock()
+	if much {
+		return c.save()
+	}
+	return nil
+}
+
+// flushAll writes everything. The caller is the mover.
+func (c *Chain) flushAll() error { return c.write(c.coins) }
+
+// save makes the index durable, but not the coins: the chain goes on meanwhile.
+func (c *Chain) save() error { return c.write(nil) }
+
+func (c *Chain) write(coins *blockstore.Coins) error {
+	c.flushing.Lock() // an older record must not be written after a newer one
+	defer c.flushing.Unlock()
+	c.mu.Lock()
+	if c.fatal != nil {
+		defer c.mu.Unlock()
+		return c.fatal
+	}
+	records := make([]blockstore.Record, len(c.dirty))
+	for i, n := range c.dirty {
+		c.tree.at(n).status &^= unsaved
+		records[i] = c.record(n)
+	}
+	c.dirty = c.dirty[:0]
+	c.unflushed = 0
+	if coins != nil {
+		c.flushed = c.cfg.Clock.Now()
+	}
+	c.mu.Unlock()
+	if err := c.store.Flush(records, coins); err != nil {
+		return c.halt(err)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
+)
+
+// load takes the index from the store, or begins it.
+func (c *Chain) load() error {
+	c.states.init(c.cfg.Network)
+	c.candidates.tree = &c.tree
+	if err := c.store.Records(c.loadRecord); err != nil {
+		return err
+	}
+	if c.tree.n == 0 {
+		if err := c.begin(); err != nil {
+			return err
+		}
+	}
+	if err := c.loadTip(); err != nil {
+		return err
+	}
+	c.findBest()
+	c.renominate()
+	return nil
+}
+
+// loadRecord adds a block of the index to the tree; its parent is there.
+func (c *Chain) loadRecord(r *blockstore.Record) error {
+	parent := none
+	if c.tree.n > 0 {
+		parent = c.tree.find(&r.Header.PrevBlock)
+	}
+	switch {
+	case r.Header.Hash() != r.Hash:
+		return fmt.Errorf("%w: record of block %v in the block index", blockstore.ErrCorrupt, r.Hash)
+	case c.tree.n == 0 && r.Hash != c.cfg.Network.Genesis.Hash():
+		return errors.New("Incorrect or no genesis block found. Wrong datadir for network?")
+	case c.tree.n > 0 && (parent == none || c.tree.at(parent).height+1 != r.Height):
+		return fmt.Errorf("%w: block %v has no parent in the block index", blockstore.ErrCorrupt, r.Hash)
+	}
+	n := c.tree.add(&r.Header, &r.Hash, parent)
+	c.tree.at(n).status = r.Status
+	if r.Txs == 0 {
+		return nil
+	}
+	own := c.tree.ownBody(n)
+	own.txs, own.file, own.data, own.undo = r.Txs, r.File, r.Data, r.Undo
+	switch {
+	case parent == none:
+		own.chainTxs = uint64(r.Txs)
+	case c.tree.body(parent).chainTxs != 0:
+		own.chainTxs = c.tree.body(parent).chainTxs + uint64(r.Txs)
+	default:
+		c.unlinked[parent] = append(c.unlinked[parent], n)
+	}
+	return nil
+}
+
+// begin writes the first block of a new store. Its coinbase creates no coin.
+func (c *Chain) begin() error {
+	genesis := c.cfg.Network.Genesis
+	hash := genesis.Hash()
+	root := c.tree.add(&genesis.Header, &hash, none)
+	own := c.tree.ownBody(root)
+	own.txs, own.chainTxs = uint32(len(genesis.Txs)), uint64(len(genesis.Txs))
+	c.tree.at(root).status = blockstore.Verified
+	c.touch(root)
+	reindexing, err := c.store.Reindexing()
+	if err != nil || reindexing { // the block is in the files
+		return err
+	}
+	pos, err := c.store.WriteBlock(genesis, 0)
+	if err != nil {
+		return err
+	}
+	own.file, own.data = pos.File, pos.Offset
+	c.tree.at(root).status |= blockstore.HaveData
+	return nil
+}
+
+// loadTip sets the best chain to where the coins are.
+func (c *Chain) loadTip() error {
+	tip := node(0)
+	if best := c.coins.Best(); best != (bitcoin.Hash{}) {
+		if tip = c.tree.find(&best); tip == none {
+			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have: "+
+				"start with -reindex-chainstate", blockstore.ErrCorrupt, best)
+		}
+	}
+	c.active = make([]node, c.tree.at(tip).height+1)
+	for n := tip; n != none; n = c.tree.at(n).parent {
+		c.active[c.tree.at(n).height] = n
+	}
+	return nil
+}
+
+// renominate looks for candidates among all blocks. The caller holds mu.
+func (c *Chain) renominate() {
+	c.candidates.nodes = nil
+	for n := range node(c.tree.n) {
+		if c.tree.at(n).status&blockstore.Invalid == 0 && c.tree.body(n).chainTxs != 0 {
+			c.nominate(n)
+		}
+	}
+}
+
+// record returns what is to be stored of a block. The caller holds mu.
+func (c *Chain) record(n node) blockstore.Record {
+	h, b := c.tree.at(n), c.tree.body(n)
+	return blockstore.Record{
+		Header: c.tree.header(n),
+		Hash:   h.hash,
+		Height: h.height,
+		Status: h.status &^ unsaved,
+		Txs:    b.txs,
+		File:   b.file,
+		Data:   b.data,
+		Undo:   b.undo,
+	}
+}
