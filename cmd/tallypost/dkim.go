@@ -98,6 +98,25 @@ type shownKey struct {
 	keyring.State
 }
 
+func shownKeys(ring *keyring.Ring, domains []string) ([]shownKey, error) {
+	list := []shownKey{}
+	for _, name := range domains {
+		d, err := mail.ParseDomain(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range ring.Keys(d) {
+			line, err := k.Line()
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, shownKey{k.Domain, k.Selector, k.Algorithm, k.Created, k.Status(), line,
+				k.State})
+		}
+	}
+	return list, nil
+}
+
 func dkimList(config *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [DOMAIN]",
@@ -114,19 +133,13 @@ func dkimList(config *string) *cobra.Command {
 		if len(args) > 0 {
 			domains = args
 		}
-		list := []shownKey{}
-		for _, name := range domains {
-			ring, d, err := openRing(*config, name)
-			if err != nil {
-				return err
-			}
-			for _, k := range ring.Keys(d) {
-				line, err := k.Line()
-				if err != nil {
-					return err
-				}
-				list = append(list, shownKey{k.Domain, k.Selector, k.Algorithm, k.Created, k.Status(), line, k.State})
-			}
+		ring, _, err := openRing(*config, domains[0])
+		if err != nil {
+			return err
+		}
+		list, err := shownKeys(ring, domains)
+		if err != nil {
+			return err
 		}
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), list)

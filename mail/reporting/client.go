@@ -20,11 +20,10 @@ func PublicClient(resolver dns.Resolver) *http.Client {
 		if err != nil {
 			return nil, err
 		}
-		addrs, _, err := resolver.Addrs(ctx, host)
-		if ip, perr := netip.ParseAddr(host); perr == nil {
-			addrs, err = []netip.Addr{ip}, nil
-		}
-		if err != nil {
+		var addrs []netip.Addr
+		if ip, err := netip.ParseAddr(host); err == nil {
+			addrs = []netip.Addr{ip}
+		} else if addrs, _, err = resolver.Addrs(ctx, host); err != nil {
 			return nil, fmt.Errorf("%s: %w", host, err)
 		}
 		errs := []error{fmt.Errorf("%s has no address that answers", host)}
