@@ -284,7 +284,7 @@ func TestCrash(t *testing.T) {
 		do       func(*world, *queue.Queue, *clock.Mock)
 		messages int
 		step     int
-	}{{"mixed", (*world).work, 6, 2}, {"churn", (*world).churn, 40, 13}} {
+	}{{"mixed", (*world).work, 6, 3}, {"churn", (*world).churn, 40, 29}} {
 		count := durable.NewFaults(nil)
 		w := newWorld()
 		if err := w.live(count, w.bind(scenario.do)); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,9 @@ type Disk struct {
 	roomy   atomic.Bool   // what it was
 	fatal   atomic.Pointer[error]
 	broken  chan struct{} // closed when fatal is set
+	opened  atomic.Bool   // Pebble is open
+	dead    chan struct{} // closed when Pebble gave up: it can be read, but neither written nor closed
+	dying   sync.Once
 }
 
 // OpenDisk opens the store in a directory, or begins one.
@@ -82,7 +86,7 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 	}
 	s := &Disk{
 		cfg:  cfg,
-		stop: make(chan struct{}), broken: make(chan struct{}),
+		stop: make(chan struct{}), broken: make(chan struct{}), dead: make(chan struct{}),
 		live:  make(map[uint32]int64),
 		stuck: make(map[uint32]bool),
 	}
@@ -139,6 +143,7 @@ func (s *Disk) openIndex() (err error) {
 		return err
 	}
 	s.index, err = openPebble(s.cfg.FS.PathJoin(s.cfg.Dir, "index"), opts)
+	s.opened.Store(err == nil)
 	return err
 }
 
@@ -169,7 +174,7 @@ func (s *Disk) flushIndex() error {
 	}
 }
 
-// openPebble makes an error of the panic by which Pebble says that the sync of a directory failed.
+// openPebble makes an error of the panic by which Pebble, and our Fatalf, say that it can not be opened.
 func openPebble(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -448,7 +453,7 @@ func (s *Disk) Close() error {
 		if s.log != nil && s.failed() == nil && s.roomy.Load() {
 			errs = append(errs, s.flushIndex()) // so that the next start has nothing to replay
 		}
-		errs = append(errs, s.index.Close())
+		errs = append(errs, s.closeIndex())
 	}
 	if s.log != nil {
 		errs = append(errs, s.log.Close())
@@ -456,6 +461,18 @@ func (s *Disk) Close() error {
 	closed := error(errClosed)
 	s.fatal.CompareAndSwap(nil, &closed)
 	return errors.Join(errs...)
+}
+
+// closeIndex closes the index, unless it gave up: then it would wait for what will never end.
+func (s *Disk) closeIndex() error {
+	closed := make(chan error, 1)
+	go func() { closed <- s.index.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-s.dead:
+		return s.failed()
+	}
 }
 
 var errClosed = errors.New("store is closed")
@@ -472,9 +489,17 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.s.cfg.Log.Warn("index", "pebble", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is where Pebble gives up, as when it can not write its manifest.
+// Fatalf is where Pebble gives up, as when it can not write its manifest, and it must not return: what
+// Pebble has in memory is no longer what it has on disk. The goroutine, one of Pebble's own, ends here; Open
+// turns a panic into an error.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.s.fail(fmt.Errorf("index: "+format, args...))
+	err := fmt.Errorf("index: "+format, args...)
+	if !l.s.opened.Load() {
+		panic(err)
+	}
+	l.s.fail(err)
+	l.s.dying.Do(func() { close(l.s.dead) })
+	runtime.Goexit()
 }
 
 // extents returns where a committed body lies.
