@@ -40,6 +40,7 @@ var floors = map[string][]string{
 	"mail/dsn":              {"@ground", "mail"},
 	"mail/srs":              {"mail"},
 	"mail/milter":           {},
+	"mail/spf":              {"@ground"},
 	"bitcoin/secp":          {},
 	"bitcoin/script":        {"bitcoin", "bitcoin/secp"},
 	"bitcoin/wire":          {"bitcoin", "bitcoin/secp", "bitcoin/secp/ellswift"},
@@ -106,7 +107,8 @@ var floors = map[string][]string{
 var groups = map[string][]string{
 	"@ground":       {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
 	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/wire", "bitcoin/consensus"},
-	"@mailrules":    {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs", "mail/milter"},
+	"@mailrules": {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs", "mail/milter",
+		"mail/spf"},
 }
 
 func TestFloors(t *testing.T) {

@@ -2,17 +2,14 @@ package intake
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
 
-	"blitiri.com.ar/go/spf"
-
-	"github.com/tallypost/tallypost/internal/dns"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/dkim"
 	"github.com/tallypost/tallypost/mail/dmarc"
+	"github.com/tallypost/tallypost/mail/spf"
 )
 
 // dnsTimeout bounds each of the steps that ask the DNS about a message: what concerns the address, SPF,
@@ -36,10 +33,9 @@ type authentication struct {
 }
 
 type spfResult struct {
-	result   spf.Result
+	spf.Outcome
 	domain   string // that was checked
 	identity string // "mailfrom" or "helo"
-	err      error
 }
 
 // authenticate begins what depends on the connection and the envelope alone.
@@ -55,28 +51,18 @@ func (in *Intake) authenticate(ctx context.Context, h *host, helo string,
 // section 2.4).
 func (a *authentication) checkSPF() spfResult {
 	r := spfResult{domain: a.from.Domain.ASCII(), identity: "mailfrom"}
-	// The library takes the first "@" for the one that ends the local part.
-	sender := strings.ReplaceAll(a.from.Local, "@", "_") + "@" + r.domain
 	if a.from.IsNull() {
 		r.domain, r.identity = strings.ToLower(a.helo), "helo"
-		sender = "postmaster@" + r.domain
 	}
-	ip := a.host.ip
-	if _, literal := mail.Domain(r.domain).Literal(); literal || r.domain == "" || !ip.IsValid() {
-		r.result = spf.None
+	if _, literal := mail.Domain(r.domain).Literal(); literal {
+		r.Result = spf.None
 		return r
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, a.in.dnsTimeout)
 	defer cancel()
-	r.result, r.err = checkSPF(ctx, a.in.resolver, ip, a.helo, sender)
+	r.Outcome = spf.Check(ctx, a.in.resolver, spf.Query{IP: a.host.ip, Domain: r.domain,
+		Local: a.from.Local, Helo: a.helo, Receiver: a.in.cfg.Hostname, Now: a.in.clock.Now()})
 	return r
-}
-
-// checkSPF asks the library.
-func checkSPF(ctx context.Context, r dns.Resolver, ip netip.Addr, helo,
-	sender string) (spf.Result, error) {
-	return spf.CheckHostWithSender(net.IP(ip.AsSlice()), helo, sender,
-		spf.WithContext(ctx), spf.WithResolver(dns.StdLookup{Resolver: r}))
 }
 
 // begin takes the header; the body follows through Write.
@@ -131,7 +117,7 @@ func (a *authentication) finish() *identity {
 
 // spfFor and dkimFor are the results as DMARC takes them.
 func (id *identity) spfFor() dmarc.SPF {
-	return dmarc.SPF{Result: string(id.spf.result), Domain: id.spf.domain}
+	return dmarc.SPF{Result: string(id.spf.Result), Domain: id.spf.domain}
 }
 
 func (id *identity) dkimFor() []dmarc.DKIM {
@@ -149,11 +135,7 @@ func (id *identity) results(servID string, ip netip.Addr) mail.AuthResults {
 	add := func(r mail.AuthResult) { out.Results = append(out.Results, r) }
 	add(mail.AuthResult{Method: "iprev", Result: id.iprev.result, Comment: id.iprev.name,
 		Props: []mail.AuthProp{{Type: "policy", Name: "iprev", Value: ip.String()}}})
-	comment := ""
-	if id.spf.err != nil {
-		comment = ascii(id.spf.err.Error())
-	}
-	add(mail.AuthResult{Method: "spf", Result: string(id.spf.result), Comment: comment,
+	add(mail.AuthResult{Method: "spf", Result: string(id.spf.Result), Comment: ascii(id.spf.Reason),
 		Props: []mail.AuthProp{{Type: "smtp", Name: id.spf.identity, Value: id.spf.domain}}})
 	for _, r := range id.dkim {
 		add(r.AuthResult())
@@ -190,7 +172,7 @@ func (id *identity) domains() []mail.Domain {
 			add(r.Domain)
 		}
 	}
-	if id.spf.result == spf.Pass && id.spf.identity == "mailfrom" {
+	if id.spf.Result == spf.Pass && id.spf.identity == "mailfrom" {
 		if d, err := mail.ParseDomain(id.spf.domain); err == nil {
 			add(d)
 		}

@@ -8,10 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"blitiri.com.ar/go/spf"
-
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/dmarc"
+	"github.com/tallypost/tallypost/mail/spf"
 )
 
 // VerdictField is the field in front of every message from outside that says what was thought of it
@@ -260,16 +259,24 @@ func weighSPF(v *verdict, id *identity) {
 	if id.dmarc.Result == dmarc.Pass {
 		return
 	}
-	switch id.spf.result {
+	switch id.spf.Result {
 	case spf.Fail:
-		v.add("spf", 3, "%s does not allow this address", id.spf.domain)
+		v.add("spf", 3, "%s does not allow this address: %s", id.spf.domain, id.spf.words())
 	case spf.SoftFail:
-		v.add("spf", 1, "%s rather does not allow this address", id.spf.domain)
+		v.add("spf", 1, "%s rather does not allow this address: %s", id.spf.domain, id.spf.words())
 	case spf.PermError:
-		v.add("spf", 0.5, "the record of %s is broken: %v", id.spf.domain, id.spf.err)
+		v.add("spf", 0.5, "the record of %s is broken: %s", id.spf.domain, id.spf.words())
 	case spf.TempError:
-		v.add("spf", 0, "%s cannot be asked now: %v", id.spf.domain, id.spf.err)
+		v.add("spf", 0, "%s cannot be asked now: %s", id.spf.domain, id.spf.words())
 	}
+}
+
+// words are the owner's own, if there are any.
+func (r spfResult) words() string {
+	if r.Explanation != "" {
+		return "it says " + r.Explanation
+	}
+	return r.Reason
 }
 
 // weighHost counts what speaks for or against the client, whoever it sends for.
