@@ -57,7 +57,7 @@ func canonical(name string) (string, error) {
 // normal returns the canonical form of a name in presentation form, whichever way its odd octets
 // are escaped.
 func normal(presentation string) (string, error) {
-	if !strings.Contains(presentation, `\\`) {
+	if !strings.Contains(presentation, `\`) {
 		return miekg.CanonicalName(presentation), nil
 	}
 	var wire [256]byte

@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 
 	miekg "github.com/miekg/dns"
@@ -12,24 +13,40 @@ import (
 // list of addresses in the DNS (RFC 5782) answers with nothing else, and counts questions. There is no
 // ErrNotFound: no record is no error.
 func V4(ctx context.Context, r Resolver, name string) ([]netip.Addr, error) {
+	return oneFamily(ctx, r, name, miekg.TypeA)
+}
+
+// V6 is V4 for AAAA records.
+func V6(ctx context.Context, r Resolver, name string) ([]netip.Addr, error) {
+	return oneFamily(ctx, r, name, miekg.TypeAAAA)
+}
+
+func oneFamily(ctx context.Context, r Resolver, name string, qtype uint16) ([]netip.Addr, error) {
 	if a, ok := r.(asker); ok {
-		ans, err := find(ctx, a, name, miekg.TypeA)
-		return v4Records(ans), ignoreMissing(err)
+		ans, err := find(ctx, a, name, qtype)
+		return addrRecords(ans), ignoreMissing(err)
 	}
 	addrs, _, err := r.Addrs(ctx, name)
 	var out []netip.Addr
 	for _, ip := range addrs {
-		if ip = ip.Unmap(); ip.Is4() {
+		if ip = ip.Unmap(); ip.Is4() == (qtype == miekg.TypeA) {
 			out = append(out, ip)
 		}
 	}
 	return out, ignoreMissing(err)
 }
 
-func v4Records(ans *answer) []netip.Addr {
+func addrRecords(ans *answer) []netip.Addr {
 	var out []netip.Addr
 	for _, rr := range ans.records[:min(len(ans.records), maxRecords)] {
-		if ip, ok := netip.AddrFromSlice(rr.(*miekg.A).A.To4()); ok {
+		var b net.IP
+		switch rr := rr.(type) {
+		case *miekg.A:
+			b = rr.A.To4()
+		case *miekg.AAAA:
+			b = rr.AAAA.To16()
+		}
+		if ip, ok := netip.AddrFromSlice(b); ok {
 			out = append(out, ip)
 		}
 	}

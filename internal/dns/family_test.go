@@ -32,6 +32,10 @@ func TestV4(t *testing.T) {
 			}
 		}
 	}
+	six, err := V6(context.Background(), z, "six.list.test")
+	if fmt.Sprint(six) != "[2001:db8::1]" || err != nil {
+		t.Errorf("AAAA: %v, %v", six, err)
+	}
 	before := z.Asked("", "AAAA")
 	if _, err := V4(context.Background(), z, "2.0.0.127.list.test"); err != nil {
 		t.Fatal(err)
