@@ -7,12 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// AppendCanonical appends the octets of Canonical to dst: the JSON that encoding/json would write, without
-// its reflection, for every accepted message is hashed in this form.
+// AppendCanonical appends the octets of Canonical to dst: the JSON that encoding/json would write,
+// without its reflection, for every accepted message is hashed in this form.
 func (e *Event) AppendCanonical(dst []byte) ([]byte, error) {
 	t := e.Time.UTC()
 	if y := t.Year(); y < 0 || y > 9999 {
-		return dst, errors.New("event: the year is not within 0 to 9999, for which RFC 3339 has a form")
+		return dst,
+			errors.New("event: the year is not within 0 to 9999, for which RFC 3339 has a form")
 	}
 	dst = append(dst, `{"kind":`...)
 	dst = appendJSON(dst, string(e.Kind))
@@ -81,7 +82,8 @@ func (a Address) appendJSON(dst []byte) []byte {
 	return append(dst, '"')
 }
 
-// appendMember appends a member of an object, its name with comma, quotes and colon, unless it is empty.
+// appendMember appends a member of an object, its name with comma, quotes and colon, unless it is
+// empty.
 func appendMember(dst []byte, name, value string) []byte {
 	if value == "" {
 		return dst
@@ -95,8 +97,8 @@ func appendJSON(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// appendEscaped escapes as encoding/json does: beside what JSON demands also <, >, &, U+2028 and U+2029,
-// which mean something to browsers; octets that are not UTF-8 become U+FFFD.
+// appendEscaped escapes as encoding/json does: beside what JSON demands also <, >, &, U+2028 and
+// U+2029, which mean something to browsers; octets that are not UTF-8 become U+FFFD.
 func appendEscaped(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	from := 0

@@ -30,14 +30,16 @@ func TestAppendCanonical(t *testing.T) {
 		To: []Address{{Local: "b", Domain: "bücher.example"}, {Local: "postmaster"},
 			{Local: `q"\`, Domain: "[192.0.2.1]"}},
 		Size: 1 << 40, SHA256: "00ff",
-		Peer: &Peer{Name: "mx", Addr: "2001:db8::1", Account: "a", TLSVersion: "TLS 1.3", Cipher: "c",
+		Peer: &Peer{Name: "mx", Addr: "2001:db8::1", Account: "a", TLSVersion: "TLS 1.3",
+			Cipher:     "c",
 			CertSHA256: "ff"},
 		Reply: "250 2.0.0 <ok> & \"fine\" \\ \n\r\t\b\f\x00\x1f\x7f \u2028\u2029 \xff\xc3( é \U0001F600",
 		Note:  "note",
 	}
 	sameAsJSON(t, Event{})
 	sameAsJSON(t, full)
-	sameAsJSON(t, Event{Kind: "x", Time: at, From: &Address{}, To: []Address{{}}, Peer: &Peer{}, Size: -1})
+	sameAsJSON(t, Event{Kind: "x", Time: at, From: &Address{}, To: []Address{{}}, Peer: &Peer{},
+		Size: -1})
 	sameAsJSON(t, Event{Peer: &Peer{Cipher: "only"}})
 	for _, year := range []int{-1, 0, 9999, 10000} {
 		sameAsJSON(t, Event{Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)})
@@ -45,7 +47,8 @@ func TestAppendCanonical(t *testing.T) {
 	sameAsJSON(t, Event{Time: time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -7200))})
 }
 
-// TestAppendCanonicalKnowsEveryField fails for a field that was added to Event or Peer and not here.
+// TestAppendCanonicalKnowsEveryField fails for a field that was added to Event or Peer and not
+// here.
 func TestAppendCanonicalKnowsEveryField(t *testing.T) {
 	var ev Event
 	fill(reflect.ValueOf(&ev).Elem())
@@ -82,13 +85,16 @@ func fill(v reflect.Value) {
 }
 
 func FuzzCanonical(f *testing.F) {
-	f.Add("ContentConsignment", int64(0), uint64(1), "<x@y>", "a", "example.org", int64(2), "reply \xff", true)
+	f.Add("ContentConsignment", int64(0), uint64(1), "<x@y>", "a", "example.org", int64(2),
+		"reply \xff", true)
 	f.Add("", int64(1<<62), uint64(0), "", "", "", int64(0), "\u2028<>", false)
-	f.Fuzz(func(t *testing.T, kind string, ns int64, id uint64, mid, local, domain string, size int64, reply string,
+	f.Fuzz(func(t *testing.T, kind string, ns int64, id uint64, mid, local, domain string,
+		size int64, reply string,
 		peer bool) {
 		a := Address{Local: local, Domain: Domain(domain)}
-		ev := Event{Kind: EventKind(kind), Time: time.Unix(0, ns), ID: ID(id), MessageID: mid, From: &a,
-			To: []Address{a, {}}, Size: size, Reply: reply, Note: mid, SHA256: kind}
+		ev := Event{Kind: EventKind(kind), Time: time.Unix(0, ns), ID: ID(id), MessageID: mid,
+			From: &a,
+			To:   []Address{a, {}}, Size: size, Reply: reply, Note: mid, SHA256: kind}
 		if peer {
 			ev.Peer = &Peer{Name: mid, Account: reply}
 		}
@@ -97,8 +103,10 @@ func FuzzCanonical(f *testing.F) {
 }
 
 func BenchmarkAppendCanonical(b *testing.B) {
-	ev := Event{Kind: ReceivedFromNonERDS, Time: time.Now(), ID: 12345, MessageID: "<12.abc@example.net>",
-		From: &Address{Local: "alice", Domain: "example.net"}, To: []Address{{Local: "bob", Domain: "example.org"}},
+	ev := Event{Kind: ReceivedFromNonERDS, Time: time.Now(), ID: 12345,
+		MessageID: "<12.abc@example.net>",
+		From:      &Address{Local: "alice", Domain: "example.net"}, To: []Address{{Local: "bob",
+			Domain: "example.org"}},
 		Size: 10240, SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 		Peer: &Peer{Name: "mx.example.net", Addr: "192.0.2.1", TLSVersion: "TLS 1.3"}}
 	var buf []byte

@@ -99,6 +99,8 @@ func TestForwardedSender(t *testing.T) {
 	same := mail.Recipient{Address: addr(t, "b@z.test"), ORcpt: "rfc822;B@Z.test"}
 	alias := mail.Recipient{Address: addr(t, "b@z.test"), ORcpt: "rfc822;list@x.test"}
 	further := mail.Recipient{Address: addr(t, "c@z.test"), ORcpt: "rfc822;b@elsewhere.test"}
+	namesake := mail.Recipient{Address: addr(t, "b@z.test"), ORcpt: "rfc822;b@x.test"}
+	colleague := mail.Recipient{Address: addr(t, "e@z.test"), ORcpt: "RFC822; b@z.test"}
 	fax := mail.Recipient{Address: addr(t, "d@z.test"), ORcpt: "x400;whatever"}
 	for _, tt := range []struct {
 		name, from string
@@ -108,6 +110,8 @@ func TestForwardedSender(t *testing.T) {
 		{"addressed there", "a@q.test", []mail.Recipient{plain, same, fax}, []string{"smtp:z.test a@q.test > b@z.test b@z.test d@z.test"}},
 		{"by an alias", "a@q.test", []mail.Recipient{alias}, []string{"smtp:z.test SRS0=q.test=a@x.test > b@z.test"}},
 		{"by an alias of another", "a@q.test", []mail.Recipient{further}, []string{"smtp:z.test SRS0=q.test=a@x.test > c@z.test"}},
+		{"of the same name elsewhere", "a@q.test", []mail.Recipient{namesake}, []string{"smtp:z.test SRS0=q.test=a@x.test > b@z.test"}},
+		{"of another name there", "a@q.test", []mail.Recipient{colleague}, []string{"smtp:z.test SRS0=q.test=a@x.test > e@z.test"}},
 		{"both", "a@q.test", []mail.Recipient{alias, plain, further}, []string{
 			"smtp:z.test SRS0=q.test=a@x.test > b@z.test c@z.test", "smtp:z.test a@q.test > b@z.test"}},
 		{"our own sender", "ada@y.test", []mail.Recipient{alias, plain}, []string{"smtp:z.test ada@y.test > b@z.test b@z.test"}},

@@ -130,6 +130,20 @@ func TestNobodyTakesIt(t *testing.T) {
 	}
 }
 
+// TestWordsBeforeSilence: what a server said is worth more than that another was away.
+func TestWordsBeforeSilence(t *testing.T) {
+	bubble(t, nil, func(w *world) {
+		w.remote("mx1.example", "192.0.2.1", answers{"RCPT": "451 4.3.0 not now"})
+		w.zone.Set("mx2.example", "A 192.0.2.2")
+		w.mx("d.example", "10 mx1.example", "20 mx2.example")
+		got := w.deliver("u@d.example")
+		w.expect(got, "deferred 4.3.0 server trouble")
+		if got[0].Reply != "451 4.3.0 not now" || got[0].Unreachable {
+			t.Errorf("result %+v", got[0])
+		}
+	})
+}
+
 // TestRecipientsApart: each recipient has its own fate, and only those left over go to the next host.
 func TestRecipientsApart(t *testing.T) {
 	bubble(t, nil, func(w *world) {

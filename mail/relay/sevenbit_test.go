@@ -254,5 +254,7 @@ func TestIncapableIsNotTheEnd(t *testing.T) {
 		w.remote("mx1.example", "192.0.2.1", nil, func(r *remote) { r.bare = true })
 		w.zone.Set("mx2.example", "A 192.0.2.2")
 		w.expect(w.send(message{text: signed}, "u@d.example"), "deferred 4.4.1 unreachable")
+		w.mx("d.example", "20 mx1.example", "10 mx2.example")
+		w.expect(w.send(message{text: signed}, "u@d.example"), "deferred 4.4.1 unreachable")
 	})
 }

@@ -156,12 +156,29 @@ func TestPauseOfProvider(t *testing.T) {
 	})
 }
 
+// TestPauseIsOneCut: attempts that are under way when a site asks for a pause all hear it, and slow it down once.
+func TestPauseIsOneCut(t *testing.T) {
+	bubble(t, func(c *Config) { c.SiteWait = time.Hour }, func(w *world) {
+		r := w.remote("mx1.example", "192.0.2.1", nil)
+		w.many(60)
+		before := w.relay.Sites()[0].Limit
+		r.set("MAIL", "SLOW 550 Ip frequency limited")
+		w.many(before)
+		if s := w.relay.Sites()[0]; s.Limit != before/2 || s.Paused.Sub(time.Now()) != time.Hour {
+			t.Errorf("limit was %d, site %+v", before, s)
+		}
+	})
+}
+
 // TestStumble: one bad host is no reason to slow down as long as the other takes the mail.
 func TestStumble(t *testing.T) {
 	bubble(t, nil, func(w *world) {
 		first, _ := w.pair(answers{"greeting": "421 busy"})
 		for range 20 {
 			w.expect(w.deliver("u@d.example"), "delivered 2.0.0")
+			if s := w.relay.Sites()[0]; s.Limit < firstPlaces {
+				t.Errorf("site %+v", s)
+			}
 			time.Sleep(time.Minute)
 		}
 		if s := w.relay.Sites()[0]; s.Limit < firstPlaces || !s.Paused.IsZero() {

@@ -256,6 +256,25 @@ func TestSharedConnectionIsJudgedAnew(t *testing.T) {
 	})
 }
 
+// TestBarredHostIsNotReused: a connection that is up for one domain is none for another whose policy does not
+// have the host.
+func TestBarredHostIsNotReused(t *testing.T) {
+	bubble(t, nil, func(w *world) {
+		ca := w.authority()
+		r := w.remote("mx1.example", "192.0.2.1", nil, func(r *remote) { r.tls = ca.server(t, "mx1.example") })
+		w.mx("lax.example", "10 mx1.example")
+		w.mx("d.example", "10 mx1.example")
+		w.cfg.Policies = tlspolicy.New(tlspolicy.Config{Resolver: w.zone, Roots: ca.pool(),
+			STS: w.storeOf("d.example", tlspolicy.ModeEnforce, "mx9.example")})
+		w.open()
+		w.expect(w.deliver("u@lax.example"), "delivered 2.0.0")
+		w.expect(w.deliver("u@d.example"), "deferred 4.7.5 protection demanded")
+		if n := len(r.got()); n != 1 {
+			t.Errorf("%d messages arrived", n)
+		}
+	})
+}
+
 // TestBrokenTLSIsRemembered for a while, so that not each message makes two connections.
 func TestBrokenTLSIsRemembered(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxIdle = -1 }, func(w *world) {

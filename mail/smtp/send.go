@@ -211,10 +211,10 @@ func (t *sending) run(ctx context.Context) error {
 	case t.verdict.Code == 354 && t.accepted == 0:
 		return t.emptyMessage(ctx)
 	case t.accepted == 0:
-		c.dirty = c.dirty || !t.eager
+		c.dirty = true
 		return nil
 	case t.eager:
-		return t.settle(t.verdict)
+		return t.settleChunk(t.verdict)
 	case chunking:
 		return t.sendChunk(ctx)
 	case !pipelining:
@@ -339,6 +339,14 @@ func (t *sending) sendChunk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return t.settleChunk(r)
+}
+
+// settleChunk is settle for BDAT. After one that failed servers differ in whether the transaction is
+// still open: Exim, for one, waits on with MAIL accepted. RFC 3030, section 2, has the client send
+// RSET after a BDAT out of order, as the state is "indeterminate".
+func (t *sending) settleChunk(r Reply) error {
+	t.c.dirty = t.c.dirty || r.Code/100 != 2
 	return t.settle(r)
 }
 

@@ -194,32 +194,34 @@ func TestSendDialogue(t *testing.T) {
 	}
 }
 
-// TestRSETBeforeNext gives up a transaction that a refused DATA left open.
+// TestRSETBeforeNext gives up a transaction that a refusal left open.
 func TestRSETBeforeNext(t *testing.T) {
-	c := client(t, ClientConfig{}, greets("PIPELINING")+`
-		c> "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-		s: 250 OK
-		s: 250 OK
-		s: 451 later
-		c: RSET
-		s: 250 OK
-		c> "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-		s: 250 OK
-		s: 250 OK
-		s: 354 go on
-		c> "x\r\n.\r\n"
-		s: 250 OK
-		c: QUIT
-		s: 221 bye`)
-	env := envelope(t, "a@example.org", "b@example.com")
-	if got := outcome(send(t, c, env, "x\r\n")); got != "data 451 later" {
-		t.Error(got)
-	}
-	if got := outcome(send(t, c, env, "x\r\n")); got != "data 250 OK" {
-		t.Error(got)
-	}
-	if err := c.Quit(background(t)); err != nil {
-		t.Error(err)
+	const rset = "\nc: RSET\ns: 250 OK\n"
+	for _, tt := range []struct{ name, extension, group, first, second, want string }{
+		{"DATA", "SIZE", `c> "MAIL FROM:<a@example.org> SIZE=3\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"`,
+			"s: 250 OK\ns: 250 OK\ns: 451 later",
+			"s: 250 OK\ns: 250 OK\ns: 354 go on\nc> \"x\\r\\n.\\r\\n\"\ns: 250 OK", "data 451 later"},
+		{"RFC 3030 no recipient", "CHUNKING",
+			`c> "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nBDAT 3 LAST\r\nx\r\n"`,
+			"s: 250 OK\ns: 550 no\ns: 503 no recipient", "s: 250 OK\ns: 250 OK\ns: 250 OK", "rcpt 550 no"},
+		{"RFC 3030 message refused", "CHUNKING",
+			`c> "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nBDAT 3 LAST\r\nx\r\n"`,
+			"s: 250 OK\ns: 250 OK\ns: 451 later", "s: 250 OK\ns: 250 OK\ns: 250 OK", "data 451 later"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := client(t, ClientConfig{}, greets("PIPELINING", tt.extension)+"\n"+tt.group+"\n"+tt.first+rset+
+				tt.group+"\n"+tt.second+"\nc: QUIT\ns: 221 bye")
+			env := envelope(t, "a@example.org", "b@example.com")
+			if got := outcome(send(t, c, env, "x\r\n")); got != tt.want {
+				t.Error(got)
+			}
+			if got := outcome(send(t, c, env, "x\r\n")); got != "data 250 OK" {
+				t.Error(got)
+			}
+			if err := c.Quit(background(t)); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

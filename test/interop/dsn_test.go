@@ -87,7 +87,7 @@ func (s *site) awaitReport() report {
 		}
 		return found != ""
 	}) {
-		s.t.Fatalf("no report in the inbox; the queue:\n%s", s.run("queue", "list"))
+		s.t.Fatalf("no report in the inbox; the queue:\n%s%s", s.run("queue", "list"), s.run("trace", user))
 	}
 	s.reports[found] = true
 	return readReport(s.t, found)

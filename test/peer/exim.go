@@ -117,7 +117,7 @@ func (e *Exim) text(cfg EximConfig) string {
 	line("deliver_drop_privilege")
 	line("rfc1413_hosts =")
 	line("host_lookup =")
-	line("log_selector = +smtp_protocol_error +smtp_syntax_error +pipelining +tls_cipher")
+	line("log_selector = -queue_run +smtp_protocol_error +smtp_syntax_error +pipelining +tls_cipher")
 	line("smtp_accept_max = 200")
 	line("smtp_accept_max_per_connection = 100000")
 	line("smtp_accept_queue_per_connection = 100000")
