@@ -23,8 +23,8 @@ var (
 type Faults struct {
 	vfs.FS // in memory
 
-	// power is held for reading by every operation that changes something, for as long as it lasts, and
-	// for writing while the power goes: no operation is half done in what the disk holds then.
+	// power is held for reading by every operation that changes something, for as long as it lasts,
+	// and for writing while the power goes: no operation is half done in what the disk holds then.
 	power sync.RWMutex
 	image *vfs.MemFS // guarded by power; what the disk held when the power went
 
@@ -47,7 +47,8 @@ const (
 	NoWrites             // nothing can be written, as where each write takes new blocks
 )
 
-// NewFaults returns a file system without faults that holds what from holds, or nothing if that is nil.
+// NewFaults returns a file system without faults that holds what from holds, or nothing if that is
+// nil.
 func NewFaults(from *vfs.MemFS) *Faults {
 	if from == nil {
 		from = vfs.NewCrashableMem()
@@ -55,8 +56,9 @@ func NewFaults(from *vfs.MemFS) *Faults {
 	return &Faults{FS: from}
 }
 
-// CutPower has the power go before the nth operation from now that changes something, the first being 1.
-// Of what was not synced keep percent of the blocks and names reach the disk; seed picks which.
+// CutPower has the power go before the nth operation from now that changes something, the first
+// being 1. Of what was not synced keep percent of the blocks and names reach the disk; seed picks
+// which.
 func (f *Faults) CutPower(n, keep int, seed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,7 +93,8 @@ func (f *Faults) FailSync(part string) {
 	f.failSync = part
 }
 
-// Clone returns what the disk would hold if the power went now, with keep percent of what was not synced.
+// Clone returns what the disk would hold if the power went now, with keep percent of what was not
+// synced.
 func (f *Faults) Clone(keep int, seed uint64) *vfs.MemFS {
 	return f.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{
 		UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(seed, 0)),
@@ -155,8 +158,9 @@ func (f *Faults) fault(kind change, path string) error {
 	return nil
 }
 
-func (f *Faults) file(kind change, path string, open func() (vfs.File, error)) (file vfs.File, err error) {
-	err = f.do(kind, path, func() error {
+func (f *Faults) file(kind change, path string, open func() (vfs.File, error)) (vfs.File, error) {
+	var file vfs.File
+	err := f.do(kind, path, func() (err error) {
 		file, err = open()
 		return err
 	})
@@ -172,13 +176,18 @@ func (f *Faults) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) 
 }
 
 // OpenReadWrite opens a file for both, and makes it if need be.
-func (f *Faults) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
-	return f.file(changeName, name, func() (vfs.File, error) { return f.FS.OpenReadWrite(name, c, o...) })
+func (f *Faults) OpenReadWrite(name string, c vfs.DiskWriteCategory,
+	o ...vfs.OpenOption) (vfs.File, error) {
+	return f.file(changeName, name, func() (vfs.File, error) {
+		return f.FS.OpenReadWrite(name, c, o...)
+	})
 }
 
 // ReuseForWrite renames a file and opens it.
 func (f *Faults) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return f.file(changeName, to, func() (vfs.File, error) { return f.FS.ReuseForWrite(from, to, c) })
+	return f.file(changeName, to, func() (vfs.File, error) {
+		return f.FS.ReuseForWrite(from, to, c)
+	})
 }
 
 // OpenDir opens a directory, to sync it.

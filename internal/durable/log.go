@@ -9,8 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// bufferBytes is how much is collected before it is written without waiting for a commit. It bounds what
-// the log holds in memory at twice this and one record.
+// bufferBytes is how much is collected before it is written without waiting for a commit. It bounds
+// what the log holds in memory at twice this and one record.
 const bufferBytes = 1 << 20
 
 // fullRetry is how long a commit waits for room before it tries again to write.
@@ -23,8 +23,8 @@ type Log struct {
 
 	// committing is held by Commit: commits reach the disk one after the other.
 	committing sync.Mutex
-	// writing is held while the buffer is written to the file and while the segment changes. It is taken
-	// before mu.
+	// writing is held while the buffer is written to the file and while the segment changes. It is
+	// taken before mu.
 	writing sync.Mutex
 	idle    []byte // guarded by writing; the buffer not in use
 	// slotting is held while a slot is made.
@@ -62,9 +62,9 @@ type segment struct {
 // MaxRecord is the most octets that one Append takes.
 func (l *Log) MaxRecord() int { return l.cfg.SegmentBytes/2 - commitHeader - recordHeader }
 
-// Append adds a data record made of the parts put together. It promises nothing before a Commit that begins
-// later has returned. The segment is pinned for the caller: Unpin it when the record is no longer wanted,
-// or something else keeps the segment. It returns ErrFull where there is no room.
+// Append adds a data record made of the parts put together. It promises nothing before a Commit
+// that begins later has returned. The segment is pinned for the caller: Unpin it when the record is
+// no longer wanted, or something else keeps the segment. It returns ErrFull where there is no room.
 func (l *Log) Append(parts ...[]byte) (Extent, error) {
 	pcrc, n := payloadCRC(parts...)
 	if n > l.MaxRecord() {
@@ -97,9 +97,9 @@ func (l *Log) Append(parts ...[]byte) (Extent, error) {
 	}
 }
 
-// Commit adds a commit record and returns when it, and all that was appended before, is on stable storage.
-// ErrFull means that nothing has happened; after any other error the log is broken and whether the record
-// will be found again is unknown.
+// Commit adds a commit record and returns when it, and all that was appended before, is on stable
+// storage. ErrFull means that nothing has happened; after any other error the log is broken and
+// whether the record will be found again is unknown.
 func (l *Log) Commit(payload []byte) (Mark, error) {
 	l.committing.Lock()
 	defer l.committing.Unlock()
@@ -125,8 +125,8 @@ func (l *Log) Commit(payload []byte) (Mark, error) {
 	return mark, l.err
 }
 
-// putCommit adds the record; before it, in records of their own, those parts of the payload that one record has
-// no room for.
+// putCommit adds the record; before it, in records of their own, those parts of the payload that
+// one record has no room for.
 func (l *Log) putCommit(payload []byte) (*segment, Mark, error) {
 	limit := l.MaxRecord() - commitHeader
 	number := uint32(0)
@@ -196,8 +196,8 @@ func (l *Log) put(kind byte, n int, pcrc uint32, parts ...[]byte) Pos {
 	return pos
 }
 
-// flush writes the buffer to the file. Where there is no room it returns ErrFull and keeps the buffer. With
-// nudge it has the system begin to put it on the disk, so that the next sync is short.
+// flush writes the buffer to the file. Where there is no room it returns ErrFull and keeps the
+// buffer. With nudge it has the system begin to put it on the disk, so that the next sync is short.
 func (l *Log) flush(nudge bool) error {
 	l.writing.Lock()
 	l.mu.Lock()
@@ -245,8 +245,8 @@ func shrink(b []byte) []byte {
 	return b[:0]
 }
 
-// flushAnyway writes the buffer and waits for room for as long as it takes: the record has its place in the
-// log, and those before and after it depend on it.
+// flushAnyway writes the buffer and waits for room for as long as it takes: the record has its
+// place in the log, and those before and after it depend on it.
 func (l *Log) flushAnyway() error {
 	for warned := false; ; warned = true {
 		err := l.flush(false)
@@ -271,7 +271,8 @@ func (l *Log) fail(err error) error {
 	return l.broken(err)
 }
 
-// Pin keeps a segment from being used again until Unpin. It returns false where there is no such segment.
+// Pin keeps a segment from being used again until Unpin. It returns false where there is no such
+// segment.
 func (l *Log) Pin(number uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -300,8 +301,8 @@ func (l *Log) Unpin(number uint32) {
 	l.remove(surplus)
 }
 
-// Free says that nothing in a segment is wanted any more, nor will be read by a later Open: it is used again
-// once it has no pins. The current segment can not be freed.
+// Free says that nothing in a segment is wanted any more, nor will be read by a later Open: it is
+// used again once it has no pins. The current segment can not be freed.
 func (l *Log) Free(number uint32) {
 	l.mu.Lock()
 	seg := l.live[number]
@@ -315,8 +316,8 @@ func (l *Log) Free(number uint32) {
 	l.remove(surplus)
 }
 
-// Read returns the payload of a record that was committed, in buf if it has room. The segment must be pinned or
-// otherwise known to stay.
+// Read returns the payload of a record that was committed, in buf if it has room. The segment must
+// be pinned or otherwise known to stay.
 func (l *Log) Read(e Extent, buf []byte) ([]byte, error) {
 	l.mu.Lock()
 	seg := l.live[e.Pos.Segment()]

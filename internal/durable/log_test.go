@@ -62,8 +62,8 @@ func tryOpen(fs vfs.FS, from Mark) (*Log, []commit, error) {
 	return l, got, err
 }
 
-// add appends the data of n, and some that nobody wants, and commits it. The segment may change anywhere
-// in between.
+// add appends the data of n, and some that nobody wants, and commits it. The segment may change
+// anywhere in between.
 func add(l *Log, n uint32) (Mark, error) {
 	e, err := l.Append(dataOf(n)[:5], dataOf(n)[5:])
 	for range n % 3 {
@@ -149,8 +149,8 @@ func TestAppendAfterReopen(t *testing.T) {
 	}
 }
 
-// TestCrash cuts the power before every operation that changes the disk, with nothing, all or some of what
-// was not synced kept, and then once more while the log is in use again.
+// TestCrash cuts the power before every operation that changes the disk, with nothing, all or some
+// of what was not synced kept, and then once more while the log is in use again.
 func TestCrash(t *testing.T) {
 	const commits = 24
 	count := NewFaults(nil)
@@ -201,8 +201,9 @@ func crashRun(fs *Faults, from, to uint32) (acked uint32) {
 	return acked
 }
 
-// crashCheck opens a log after a crash, wants all that was acknowledged and at most one commit more, adds
-// some and returns the last that was acknowledged. If the power goes while it opens, so be it.
+// crashCheck opens a log after a crash, wants all that was acknowledged and at most one commit
+// more, adds some and returns the last that was acknowledged. If the power goes while it opens, so
+// be it.
 func crashCheck(fs *Faults, acked uint32) (uint32, error) {
 	l, got, err := tryOpen(fs, Mark{})
 	if err != nil {
@@ -597,8 +598,8 @@ func giveUp(t *testing.T, l *Log, fs *Faults) {
 	fs.SetFull(Roomy)
 }
 
-// FuzzSegment reads a segment that is anything. What it accepts must lie inside it, and the end that it
-// finds must be the end again.
+// FuzzSegment reads a segment that is anything. What it accepts must lie inside it, and the end
+// that it finds must be the end again.
 func FuzzSegment(f *testing.F) {
 	l, _, err := tryOpen(NewFaults(nil), Mark{})
 	if err != nil {

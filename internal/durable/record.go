@@ -55,8 +55,8 @@ func (h header) append(b []byte) []byte {
 	return append(b, 0, 0, 0, 0)
 }
 
-// parseHeader returns a zero header for anything but one that append wrote, and an error for one that a
-// newer version wrote.
+// parseHeader returns a zero header for anything but one that append wrote, and an error for one
+// that a newer version wrote.
 func parseHeader(b []byte) (header, error) {
 	le := binary.LittleEndian
 	if len(b) < segmentHeader || string(b[:8]) != magic ||
@@ -64,8 +64,8 @@ func parseHeader(b []byte) (header, error) {
 		return header{}, nil
 	}
 	if v := le.Uint32(b[8:]); v != version {
-		return header{}, fmt.Errorf("written by a newer version of this program (format %d, this one "+
-			"knows %d)", v, version)
+		return header{}, fmt.Errorf("written by a newer version of this program (format %d, this "+
+			"one knows %d)", v, version)
 	}
 	h := header{
 		number:  le.Uint32(b[12:]),
@@ -95,7 +95,8 @@ type recordInfo struct {
 	pcrc uint32
 }
 
-// parseRecordHeader returns false where no valid record begins at pos. limit is what is left of the segment.
+// parseRecordHeader returns false where no valid record begins at pos. limit is what is left of the
+// segment.
 func parseRecordHeader(b []byte, salt uint64, pos Pos, limit int) (recordInfo, bool) {
 	le := binary.LittleEndian
 	n := le.Uint32(b[8:])

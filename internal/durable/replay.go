@@ -11,9 +11,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Open opens the log in a directory, or begins one, and calls fn with what was committed after the mark from,
-// in order. The payload is valid during the call only; an error of fn ends Open. What lies behind the last
-// commit is forgotten.
+// Open opens the log in a directory, or begins one, and calls fn with what was committed after the
+// mark from, in order. The payload is valid during the call only; an error of fn ends Open. What
+// lies behind the last commit is forgotten.
 func Open(cfg Config, from Mark, fn func(m Mark, payload []byte) error) (*Log, error) {
 	cfg.fill()
 	if cfg.SegmentBytes < minSegmentSize || cfg.SegmentBytes > maxSegmentSize {
@@ -40,8 +40,8 @@ func Open(cfg Config, from Mark, fn func(m Mark, payload []byte) error) (*Log, e
 	return l, nil
 }
 
-// makeDir makes a directory, and puts its name and those of the directories above it on stable storage: any
-// of them may be new, if only from a start that was cut short.
+// makeDir makes a directory, and puts its name and those of the directories above it on stable
+// storage: any of them may be new, if only from a start that was cut short.
 func makeDir(fs vfs.FS, dir string) error {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -139,7 +139,8 @@ func (l *Log) replay(from Mark, fn func(Mark, []byte) error) error {
 	for n := pos.Segment(); n > 0 && n <= l.last; n++ {
 		seg := l.live[n]
 		if seg == nil {
-			return fmt.Errorf("segment %d is missing: the log goes on to %d: %w", n, l.last, ErrCorrupt)
+			return fmt.Errorf("segment %d is missing: the log goes on to %d: %w", n, l.last,
+				ErrCorrupt)
 		}
 		if n > pos.Segment() {
 			pos = at(n, segmentHeader)
@@ -151,8 +152,10 @@ func (l *Log) replay(from Mark, fn func(Mark, []byte) error) error {
 	return l.settleTail()
 }
 
-// replaySegment reads one segment from pos on. On return seg.end of the last one is behind its last commit.
-func (l *Log) replaySegment(seg *segment, pos Pos, parts *partList, fn func(Mark, []byte) error) error {
+// replaySegment reads one segment from pos on. On return seg.end of the last one is behind its last
+// commit.
+func (l *Log) replaySegment(seg *segment, pos Pos, parts *partList,
+	fn func(Mark, []byte) error) error {
 	final := seg.number == l.last
 	r := newScanner(seg, pos)
 	end := pos
@@ -176,18 +179,18 @@ func (l *Log) replaySegment(seg *segment, pos Pos, parts *partList, fn func(Mark
 	}
 	if !final {
 		if r.pos.Offset() != seg.end {
-			return fmt.Errorf("%s: bad record at %v, but the segment was synced up to %v: %w", seg.name,
-				r.pos, at(seg.number, seg.end), ErrCorrupt)
+			return fmt.Errorf("%s: bad record at %v, but the segment was synced up to %v: %w",
+				seg.name, r.pos, at(seg.number, seg.end), ErrCorrupt)
 		}
 		return nil
 	}
 	if seq, synced, ok := r.laterCommit(); ok && synced > r.pos {
-		return fmt.Errorf("%s: bad record at %v, but commit %d behind it says that the log was synced up "+
-			"to %v: %w", seg.name, r.pos, seq, synced, ErrCorrupt)
+		return fmt.Errorf("%s: bad record at %v, but commit %d behind it says that the log was "+
+			"synced up to %v: %w", seg.name, r.pos, seq, synced, ErrCorrupt)
 	}
 	if r.pos > end {
-		l.cfg.Log.Info("end of the log forgotten: it was not committed", "file", seg.name, "from", end,
-			"to", r.pos)
+		l.cfg.Log.Info("end of the log forgotten: it was not committed", "file", seg.name,
+			"from", end, "to", r.pos)
 	}
 	seg.end = end.Offset()
 	l.lastEnd = seg.end
@@ -195,10 +198,12 @@ func (l *Log) replaySegment(seg *segment, pos Pos, parts *partList, fn func(Mark
 }
 
 // replayCommit takes in one commit, with the parts before it.
-func (l *Log) replayCommit(end Pos, payload []byte, parts *partList, fn func(Mark, []byte) error) error {
+func (l *Log) replayCommit(end Pos, payload []byte, parts *partList,
+	fn func(Mark, []byte) error) error {
 	seq, synced := commitFields(payload)
 	if seq != l.seq+1 {
-		return fmt.Errorf("commit %d, which ends at %v, follows commit %d: %w", seq, end, l.seq, ErrCorrupt)
+		return fmt.Errorf("commit %d, which ends at %v, follows commit %d: %w", seq, end, l.seq,
+			ErrCorrupt)
 	}
 	whole, ok := parts.join(binary.LittleEndian.Uint32(payload[16:]), payload[commitHeader:])
 	if !ok {
@@ -241,9 +246,9 @@ func commitFields(payload []byte) (seq uint64, synced Pos) {
 	return binary.LittleEndian.Uint64(payload), Pos(binary.LittleEndian.Uint64(payload[8:]))
 }
 
-// settleTail writes what of the last segment may never have reached the disk once more, and syncs it: after
-// a sync that failed, pages of the cache are clean that the disk never saw. The next record begins a new
-// segment, so that nothing behind the end is ever read.
+// settleTail writes what of the last segment may never have reached the disk once more, and syncs
+// it: after a sync that failed, pages of the cache are clean that the disk never saw. The next
+// record begins a new segment, so that nothing behind the end is ever read.
 func (l *Log) settleTail() error {
 	seg := l.live[l.last]
 	if seg == nil {
@@ -335,8 +340,8 @@ func (s *scanner) next() (kind byte, payload []byte, err error) {
 	return kind, payload, err
 }
 
-// laterCommit looks for a valid commit record behind the invalid record at pos, and returns the last: it
-// knows best up to where the log was synced.
+// laterCommit looks for a valid commit record behind the invalid record at pos, and returns the
+// last: it knows best up to where the log was synced.
 func (s *scanner) laterCommit() (seq uint64, synced Pos, ok bool) {
 	for off := s.pos.Offset() + 8; int(off)+recordHeader <= int(s.seg.end); off += 8 {
 		kind, payload, err := s.record(off)

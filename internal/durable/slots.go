@@ -25,8 +25,9 @@ func parseSlot(name string) (int, bool) {
 	return n, err == nil && n > 0
 }
 
-// rotate makes room for a record of n octets: if it does not fit it begins a new segment, for which it takes
-// a free slot if reserve others remain. Before a segment is begun the one before it is synced.
+// rotate makes room for a record of n octets: if it does not fit it begins a new segment, for which
+// it takes a free slot if reserve others remain. Before a segment is begun the one before it is
+// synced.
 func (l *Log) rotate(n, reserve int) error {
 	for {
 		l.writing.Lock()
@@ -52,8 +53,8 @@ func (l *Log) rotate(n, reserve int) error {
 	}
 }
 
-// begin ends the current segment and begins the next in a free slot. writing and mu are held: nobody
-// appends meanwhile, so that all of the segment is in the sync.
+// begin ends the current segment and begins the next in a free slot. writing and mu are held:
+// nobody appends meanwhile, so that all of the segment is in the sync.
 func (l *Log) begin() error {
 	if cur := l.cur; cur != nil {
 		if _, err := cur.file.WriteAt(l.buf, int64(l.bufAt)); err != nil {
@@ -146,7 +147,8 @@ func (l *Log) makeSlot(enough int) error {
 	return nil
 }
 
-// createSlot makes a file of that size whose blocks are allocated, and whose name is on stable storage.
+// createSlot makes a file of that size whose blocks are allocated, and whose name is on stable
+// storage.
 func createSlot(fs vfs.FS, dir vfs.File, name string, size int) (*segment, error) {
 	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -166,8 +168,8 @@ func createSlot(fs vfs.FS, dir vfs.File, name string, size int) (*segment, error
 	return &segment{header: header{size: uint32(size)}, file: f, name: name}, nil
 }
 
-// fill allocates the blocks of a file and sets its size, so that a later sync of its data has no metadata
-// to write.
+// fill allocates the blocks of a file and sets its size, so that a later sync of its data has no
+// metadata to write.
 func fill(f vfs.File, size int) error {
 	if err := f.Preallocate(0, int64(size)); err != nil && IsFull(err) {
 		return err
@@ -176,8 +178,8 @@ func fill(f vfs.File, size int) error {
 	return err
 }
 
-// release turns a segment that is done and has no pins into a free slot, or returns it if there are enough of
-// these. mu is held.
+// release turns a segment that is done and has no pins into a free slot, or returns it if there are
+// enough of these. mu is held.
 func (l *Log) release(seg *segment) (surplus *segment) {
 	if !seg.done || seg.pins > 0 {
 		return nil
@@ -190,8 +192,8 @@ func (l *Log) release(seg *segment) (surplus *segment) {
 	return nil
 }
 
-// remove deletes the file of a surplus segment. That its name may come back after a crash does no harm: it
-// lies before what is read then, and is freed again.
+// remove deletes the file of a surplus segment. That its name may come back after a crash does no
+// harm: it lies before what is read then, and is freed again.
 func (l *Log) remove(seg *segment) {
 	if seg == nil {
 		return

@@ -25,11 +25,11 @@ const (
 )
 
 // ErrSelector: an empty Selector was given to what changes messages, without All.
-var ErrSelector = errors.New("nothing selected: name an id, sender, recipient, destination, route or state, " +
-	"or ask for all")
+var ErrSelector = errors.New("nothing selected: name an id, sender, recipient, destination, " +
+	"route or state, or ask for all")
 
-// Selector picks recipients of messages: those that have all that is set. The zero value picks all, which
-// List takes and the others refuse unless All is set.
+// Selector picks recipients of messages: those that have all that is set. The zero value picks all,
+// which List takes and the others refuse unless All is set.
 type Selector struct {
 	ID          mail.ID       `json:"id,omitempty"`
 	Sender      *mail.Address `json:"sender,omitempty"`
@@ -65,14 +65,15 @@ type Recipient struct {
 	Last     *Attempt     `json:"last,omitempty"` // what the last attempt gave
 }
 
-// Attempt is what one attempt gave for some recipients, or several attempts in a row that gave the same.
+// Attempt is what one attempt gave for some recipients, or several attempts in a row that gave the
+// same.
 type Attempt struct {
 	Time  time.Time `json:"time"`          // of the first
 	Last  time.Time `json:"last,omitzero"` // of the last, if there were several
 	Count int       `json:"count"`
 	Route Route     `json:"route"`
-	// Untried says that no attempt was made, because the route had failed just before, for other mail, with
-	// these words.
+	// Untried says that no attempt was made, because the route had failed just before, for other
+	// mail, with these words.
 	Untried bool `json:"untried,omitempty"`
 	Result
 	Recipients []mail.Address `json:"recipients"`
@@ -80,7 +81,8 @@ type Attempt struct {
 	Indexes []uint64 `json:"indexes,omitempty"`
 }
 
-// ids calls f with the ids of the messages that a selector may pick, oldest first, until f returns false.
+// ids calls f with the ids of the messages that a selector may pick, oldest first, until f returns
+// false.
 func (q *Queue) eachID(sel Selector, f func(mail.ID) bool) error {
 	if sel.ID != 0 {
 		f(sel.ID)
@@ -106,11 +108,16 @@ func (q *Queue) eachID(sel Selector, f func(mail.ID) bool) error {
 	})
 }
 
-// each calls f with the messages that a selector picks something of, and the numbers of the recipients
-// picked, oldest first, until f returns false. mu is held during f.
-func (q *Queue) each(ctx context.Context, sel Selector, f func(m *message, which []int) bool) error {
+// each calls f with the messages that a selector picks something of, and the numbers of the
+// recipients picked, oldest first, until f returns false. mu is held during f.
+func (q *Queue) each(ctx context.Context, sel Selector,
+	f func(m *message, which []int) bool) error {
 	var ids []mail.ID // collected first: a long scan would keep old files of the store
-	if err := q.eachID(sel, func(id mail.ID) bool { ids = append(ids, id); return true }); err != nil {
+	err := q.eachID(sel, func(id mail.ID) bool {
+		ids = append(ids, id)
+		return true
+	})
+	if err != nil {
 		return err
 	}
 	for _, id := range ids {
@@ -159,8 +166,8 @@ func (q *Queue) pick(m *message, sel Selector) (which []int) {
 	return which
 }
 
-// sameAddress compares as people do: RFC 5321 lets only the last server tell cases of a local part apart,
-// and the operator looks for what was meant.
+// sameAddress compares as people do: RFC 5321 lets only the last server tell cases of a local part
+// apart, and the operator looks for what was meant.
 func sameAddress(a, b mail.Address) bool {
 	return a.Domain == b.Domain && strings.EqualFold(a.Local, b.Local)
 }
@@ -185,7 +192,8 @@ func (t *recipient) state() State {
 	return StateDeferred
 }
 
-// List returns the messages of the queue that the selector picks, oldest first, at most limit (0: all).
+// List returns the messages of the queue that the selector picks, oldest first, at most limit (0:
+// all).
 func (q *Queue) List(ctx context.Context, sel Selector, limit int) ([]Message, error) {
 	var list []Message
 	err := q.each(ctx, sel, func(m *message, which []int) bool {
@@ -221,7 +229,8 @@ func (m *message) export() Message {
 
 func (h *head) export(id mail.ID) Message {
 	x := Message{
-		ID: id, Arrived: h.arrived, Size: h.size, Envelope: h.envelope, Accepted: h.event, Index: h.index,
+		ID: id, Arrived: h.arrived, Size: h.size, Envelope: h.envelope,
+		Accepted: h.event, Index: h.index,
 	}
 	x.Accepted.From = &h.envelope.From
 	x.Accepted.To = make([]mail.Address, len(h.envelope.Recipients))
@@ -233,7 +242,8 @@ func (h *head) export(id mail.ID) Message {
 
 func (o *outcome) export() Attempt {
 	a := Attempt{
-		Time: fromMicros(o.first), Count: int(o.count), Route: o.route, Untried: o.untried, Result: o.result,
+		Time: fromMicros(o.first), Count: int(o.count), Route: o.route, Untried: o.untried,
+		Result: o.result,
 	}
 	if o.count > 1 {
 		a.Last = fromMicros(o.last)
@@ -241,13 +251,15 @@ func (o *outcome) export() Attempt {
 	return a
 }
 
-// actRecipients is how many recipients are altered by one op: each may have a log entry, and a group has a
-// limit.
+// actRecipients is how many recipients are altered by one op: each may have a log entry, and a
+// group has a limit.
 const actRecipients = 500
 
-// act alters what a selector picks of what is not settled, and returns how many recipients that were, when
-// the change is on stable storage. f alters the recipients and returns their number; mu is held.
-func (q *Queue) act(ctx context.Context, sel Selector, f func(o *op, m *message, which []int) []int) (int, error) {
+// act alters what a selector picks of what is not settled, and returns how many recipients that
+// were, when the change is on stable storage. f alters the recipients and returns their number; mu
+// is held.
+func (q *Queue) act(ctx context.Context, sel Selector,
+	f func(o *op, m *message, which []int) []int) (int, error) {
 	if sel == (Selector{}) {
 		return 0, ErrSelector
 	}
@@ -270,12 +282,7 @@ func (q *Queue) act(ctx context.Context, sel Selector, f func(o *op, m *message,
 	if last == nil || err != nil {
 		return n, err
 	}
-	select {
-	case err := <-last:
-		return n, err
-	case <-ctx.Done():
-		return n, ctx.Err()
-	}
+	return n, wait(ctx, last)
 }
 
 // those returns the recipients among which f holds for.
@@ -288,8 +295,8 @@ func (m *message) those(which []int, f func(t *recipient) bool) (list []int) {
 	return list
 }
 
-// Retry makes what the selector picks due now, and returns how many recipients that are. What the sender
-// asked to be held (RFC 4865) is not: that takes Release.
+// Retry makes what the selector picks due now, and returns how many recipients that are. What the
+// sender asked to be held (RFC 4865) is not: that takes Release.
 func (q *Queue) Retry(ctx context.Context, sel Selector) (int, error) {
 	now := q.clk.Now()
 	return q.act(ctx, sel, func(o *op, m *message, which []int) []int {
@@ -326,8 +333,8 @@ func (q *Queue) rush(o *op, m *message, which []int, now time.Time, from status)
 	return which
 }
 
-// Hold keeps what the selector picks from being tried or expiring until Release. An attempt under way goes
-// on; if it is put off, the recipient is held then.
+// Hold keeps what the selector picks from being tried or expiring until Release. An attempt under
+// way goes on; if it is put off, the recipient is held then.
 func (q *Queue) Hold(ctx context.Context, sel Selector) (int, error) {
 	return q.act(ctx, sel, func(o *op, m *message, which []int) []int {
 		which = m.those(which, func(t *recipient) bool { return t.status == pending })
@@ -339,8 +346,8 @@ func (q *Queue) Hold(ctx context.Context, sel Selector) (int, error) {
 // droppedResult is what the history says of Drop.
 var droppedResult = Result{Outcome: Dropped, Reply: "removed from the queue by the operator"}
 
-// Drop removes what the selector picks without any report to the sender. An attempt under way goes on; if it
-// is put off, the recipient is dropped then.
+// Drop removes what the selector picks without any report to the sender. An attempt under way goes
+// on; if it is put off, the recipient is dropped then.
 func (q *Queue) Drop(ctx context.Context, sel Selector) (int, error) {
 	now := q.clk.Now()
 	return q.act(ctx, sel, func(o *op, m *message, which []int) []int {
@@ -358,7 +365,7 @@ func (q *Queue) Drop(ctx context.Context, sel Selector) (int, error) {
 			for k := range results {
 				results[k] = droppedResult
 			}
-			q.note(o, m, some, route, results, true, now)
+			q.note(o, m, &news{some, results, route, true, now})
 		}
 		return which
 	})

@@ -19,7 +19,8 @@ import (
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
-// inline is the other way to keep bodies: as values in Pebble, with the state, under one synced batch.
+// inline is the other way to keep bodies: as values in Pebble, with the state, under one synced
+// batch.
 type inline struct{ db *pebble.DB }
 
 type inlineBody struct {
@@ -122,8 +123,8 @@ func (s *inline) Scan(from, to []byte, fn func(key, value []byte) bool) error {
 
 func (s *inline) Close() error { return s.db.Close() }
 
-// leaves is a Journal that costs what a log costs in the store, and no more: a leaf of 200 octets for each
-// event, and one edge for each group.
+// leaves is a Journal that costs what a log costs in the store, and no more: a leaf of 200 octets
+// for each event, and one edge for each group.
 type leaves struct{ next uint64 }
 
 func (l *leaves) Append(events []mail.Event) (indexes []uint64, writes []queue.Write, err error) {
@@ -172,8 +173,8 @@ func benchStores(b *testing.B, f func(b *testing.B, open func(b *testing.B) queu
 	})
 }
 
-// BenchmarkAccept is durable acceptance with the leaf, the next hop held. It reports messages a second and the
-// processor time of the whole process for one.
+// BenchmarkAccept is durable acceptance with the leaf, the next hop held. It reports messages a
+// second and the processor time of the whole process for one.
 func BenchmarkAccept(b *testing.B) {
 	benchStores(b, func(b *testing.B, open func(b *testing.B) queue.Store) {
 		for _, size := range []int{1 << 10, 10 << 10, 100 << 10} {
@@ -275,8 +276,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkQueueGrowth is BenchmarkThrough with 1 KiB from 20 writers while ever more deferred messages, to a
-// thousand destinations, wait in the queue.
+// BenchmarkQueueGrowth is BenchmarkThrough with 1 KiB from 20 writers while ever more deferred
+// messages, to a thousand destinations, wait in the queue.
 func BenchmarkQueueGrowth(b *testing.B) {
 	for _, n := range []int{1e3, 1e4, 1e5} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -290,8 +291,8 @@ func BenchmarkQueueGrowth(b *testing.B) {
 	}
 }
 
-// BenchmarkStart is the start with 100,000 deferred messages in the queue: after a clean end, and after a
-// crash.
+// BenchmarkStart is the start with 100,000 deferred messages in the queue: after a clean end, and
+// after a crash.
 func BenchmarkStart(b *testing.B) {
 	for _, clean := range []bool{true, false} {
 		b.Run(map[bool]string{true: "clean", false: "crash"}[clean], func(b *testing.B) {

@@ -8,8 +8,8 @@ import (
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
-// TestBusyAndClass: a Deliverer without a place for the message is asked again when it said, not after a
-// backoff, and that is no attempt; and what it made of the reply is kept.
+// TestBusyAndClass: a Deliverer without a place for the message is asked again when it said, not
+// after a backoff, and that is no attempt; and what it made of the reply is kept.
 func TestBusyAndClass(t *testing.T) {
 	busy := later("451 4.4.5 no place")
 	busy.Busy, busy.RetryAfter = true, 10*time.Second

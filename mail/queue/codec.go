@@ -8,8 +8,8 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// Records are made of unsigned varints, single octets, and strings with their length in front. A time is
-// microseconds since 1970, zero for none. Every record begins with its version.
+// Records are made of unsigned varints, single octets, and strings with their length in front. A
+// time is microseconds since 1970, zero for none. Every record begins with its version.
 
 // writer appends to a record.
 type writer struct{ b []byte }

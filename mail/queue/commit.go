@@ -10,20 +10,22 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// Limits of one group. A group takes what waits, up to these; with little load that is one message, and nobody
-// waits for company.
+// Limits of one group. A group takes what waits, up to these; with little load that is one message,
+// and nobody waits for company.
 const (
 	groupOps   = 1024
 	groupBytes = 1 << 20
-	// maxOpBytes is the most that one operation writes, bodies aside: it bounds the number of recipients.
+	// maxOpBytes is the most that one operation writes, bodies aside: it bounds the number of
+	// recipients.
 	maxOpBytes = 4 << 20
 )
 
-// fullRetry is how long the committer waits before it tries again a group for which there was no room.
+// fullRetry is how long the committer waits before it tries again a group for which there was no
+// room.
 const fullRetry = 200 * time.Millisecond
 
-// op is what is committed whole or not at all: the acceptance of a message, the outcome of an attempt, a
-// word of the operator.
+// op is what is committed whole or not at all: the acceptance of a message, the outcome of an
+// attempt, a word of the operator.
 type op struct {
 	events  []mail.Event
 	writes  []Write
@@ -33,8 +35,8 @@ type op struct {
 	bytes   int
 
 	indexes []uint64 // of the events; set when it is done
-	// done is called once, by the committer when the op is on stable storage, or by anybody with the error
-	// that keeps it from ever being so. With an error it must take no lock.
+	// done is called once, by the committer when the op is on stable storage, or by anybody with
+	// the error that keeps it from ever being so. With an error it must take no lock.
 	done func(error)
 }
 
@@ -85,8 +87,8 @@ func newCommitter(store Store, journal Journal, log *slog.Logger) *committer {
 	}
 }
 
-// push hands an op to the committer. It does not block: those who push wait for what they pushed, or are
-// few.
+// push hands an op to the committer. It does not block: those who push wait for what they pushed,
+// or are few.
 func (c *committer) push(o *op) {
 	c.mu.Lock()
 	err := c.err
@@ -221,8 +223,8 @@ func (c *committer) collect(ops []*op, indexes []uint64, entries []Write) {
 	}
 }
 
-// storeGroup commits the group. The Journal has numbered its events already, so where there is no room for it the
-// same group is tried until there is.
+// storeGroup commits the group. The Journal has numbered its events already, so where there is no
+// room for it the same group is tried until there is.
 func (c *committer) storeGroup() error {
 	for warned := false; ; warned = true {
 		err := c.store.Commit(&c.group)

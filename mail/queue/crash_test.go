@@ -36,7 +36,8 @@ func events(t testing.TB, store queue.Store) (list []map[string]any) {
 	return list
 }
 
-// check wants a store to be consistent, and the ledger to have an entry for each index without a gap.
+// check wants a store to be consistent, and the ledger to have an entry for each index without a
+// gap.
 func check(store queue.Store) error {
 	next := uint64(0)
 	err := queue.JournalSection(store).Scan([]byte("e"), nil, func(key, _ []byte) bool {
@@ -150,7 +151,8 @@ func (w *world) live(fs vfs.FS, f func(q *queue.Queue, clk *clock.Mock)) (err er
 	return nil
 }
 
-// work sends messages through the queue: several at a time, of all sizes, to all kinds of recipients.
+// work sends messages through the queue: several at a time, of all sizes, to all kinds of
+// recipients.
 func (w *world) work(q *queue.Queue, clk *clock.Mock) {
 	var wg sync.WaitGroup
 	for n, m := range []struct {
@@ -173,8 +175,9 @@ func (w *world) work(q *queue.Queue, clk *clock.Mock) {
 	drain(q, clk, 1)
 }
 
-// drain moves the clock until the queue is empty, or broken, but not beyond a day after the start, or two in a
-// later life: what is put off in the first must be due in the next, and nothing may expire.
+// drain moves the clock until the queue is empty, or broken, but not beyond a day after the start,
+// or two in a later life: what is put off in the first must be due in the next, and nothing may
+// expire.
 func drain(q *queue.Queue, clk *clock.Mock, days int) bool {
 	for range 20000 {
 		if q.Accepting() != nil {
@@ -193,8 +196,8 @@ func drain(q *queue.Queue, clk *clock.Mock, days int) bool {
 	return false
 }
 
-// promises checks that every acknowledged message is there, its log entry where the sender was told, and after
-// the queue has run to its end that every recipient got it, or the sender a report.
+// promises checks that every acknowledged message is there, its log entry where the sender was
+// told, and after the queue has run to its end that every recipient got it, or the sender a report.
 func (w *world) promises(fs vfs.FS) error {
 	empty, left := false, ""
 	err := w.live(fs, func(q *queue.Queue, clk *clock.Mock) {
@@ -262,7 +265,8 @@ func (w *world) entries(fs vfs.FS) error {
 	return nil
 }
 
-// churn sends so much that segments are used again, with some messages that stay and have to be moved.
+// churn sends so much that segments are used again, with some messages that stay and have to be
+// moved.
 func (w *world) churn(q *queue.Queue, clk *clock.Mock) {
 	for n := range 40 {
 		to := "good@example.com"
@@ -274,9 +278,10 @@ func (w *world) churn(q *queue.Queue, clk *clock.Mock) {
 	drain(q, clk, 1)
 }
 
-// TestCrash cuts the power before each operation on the disk while mail goes through the queue, with nothing,
-// half or all of what was not synced kept, and wants every promise to hold. Of the long scenario it takes a
-// part, another for each kind of loss; TALLYPOST_CRASH=all takes every operation.
+// TestCrash cuts the power before each operation on the disk while mail goes through the queue,
+// with nothing, half or all of what was not synced kept, and wants every promise to hold. Of the
+// long scenario it takes a part, another for each kind of loss; TALLYPOST_CRASH=all takes every
+// operation.
 func TestCrash(t *testing.T) {
 	all := os.Getenv("TALLYPOST_CRASH") == "all"
 	for _, scenario := range []struct {

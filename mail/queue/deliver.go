@@ -108,8 +108,8 @@ func (q *Queue) ourFault(n int, words string) []Result {
 	return results
 }
 
-// conclude ends a job: what came of the attempt becomes durable with its log entries. Nobody waits for that;
-// if the process ends before, the message is tried again.
+// conclude ends a job: what came of the attempt becomes durable with its log entries. Nobody waits
+// for that; if the process ends before, the message is tried again.
 func (q *Queue) conclude(j *job, which []int, results []Result, untried bool) {
 	now := q.clk.Now()
 	q.mu.Lock()
@@ -123,7 +123,7 @@ func (q *Queue) conclude(j *job, which []int, results []Result, untried bool) {
 			q.learn(j.route, results, now)
 		}
 		o := new(op)
-		q.note(o, m, which, j.route.name, results, untried, now)
+		q.note(o, m, &news{which, results, j.route.name, untried, now})
 		q.commit(o, m, which)
 	}
 	for _, i := range j.which {
@@ -140,8 +140,8 @@ func (q *Queue) conclude(j *job, which []int, results []Result, untried bool) {
 	q.dismiss(j.route, now)
 }
 
-// commit pushes an op that alters recipients of a message. The message stays in memory until the op is on
-// stable storage; then the loader learns when it is due again. mu is held.
+// commit pushes an op that alters recipients of a message. The message stays in memory until the op
+// is on stable storage; then the loader learns when it is due again. mu is held.
 func (q *Queue) commit(o *op, m *message, which []int) {
 	m.users++
 	entries := m.entries(which)
@@ -163,21 +163,22 @@ func (q *Queue) commit(o *op, m *message, which []int) {
 	q.committer.push(o)
 }
 
-// judge turns results into what the queue makes of them, and returns when each recipient is due next. mu is
-// held.
-func (q *Queue) judge(m *message, which []int, results []Result, now time.Time) []int64 {
-	dues := make([]int64, len(which))
+// judge turns results into what the queue makes of them, and returns when each recipient is due
+// next. mu is held.
+func (q *Queue) judge(m *message, n *news) []int64 {
+	dues, now := make([]int64, len(n.which)), n.now
 	age := now.Sub(m.begun())
 	expires := m.begun().Add(q.cfg.Expire)
 	wait := q.backoff(age)
-	for k, i := range which {
-		r, t := &results[k], &m.rcpts[i]
+	for k, i := range n.which {
+		r, t := &n.results[k], &m.rcpts[i]
 		switch {
 		case r.Outcome != Deferred:
 		case t.drop:
 			*r = droppedResult
 		case age >= q.cfg.Expire && t.status != held:
-			r.Outcome, r.Expired, r.Status = Failed, true, "5.4.7" // RFC 3463: delivery time expired
+			// RFC 3463, section 3.5: delivery time expired.
+			r.Outcome, r.Expired, r.Status = Failed, true, "5.4.7"
 		}
 		due := now.Add(max(wait, r.RetryAfter))
 		if r.Busy {
@@ -192,8 +193,8 @@ func (q *Queue) judge(m *message, which []int, results []Result, now time.Time) 
 	return dues
 }
 
-// backoff is the wait after an attempt that was put off: as long as the message is old, so that waits double,
-// within bounds, give or take a tenth.
+// backoff is the wait after an attempt that was put off: as long as the message is old, so that
+// waits double, within bounds, give or take a tenth.
 func (q *Queue) backoff(age time.Duration) time.Duration {
 	d := min(max(age, q.cfg.MinBackoff), q.cfg.MaxBackoff)
 	return d - d/10 + rand.N(d/5+1)
@@ -201,8 +202,8 @@ func (q *Queue) backoff(age time.Duration) time.Duration {
 
 var errTakenBack = errors.New("queue: body read after Deliver returned")
 
-// lentBody is a body that can be taken back: a Deliverer that reads on after it has returned gets an error
-// and not another message.
+// lentBody is a body that can be taken back: a Deliverer that reads on after it has returned gets
+// an error and not another message.
 type lentBody struct {
 	mu   sync.RWMutex
 	from io.ReaderAt // guarded by mu; nil when taken back

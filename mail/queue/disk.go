@@ -38,8 +38,9 @@ var (
 	keyDiskMark    = []byte{spaceDisk, 'm'}
 )
 
-// Disk is a Store in a directory: a log of segments that holds bodies and is synced, and an index in Pebble
-// that is not, but says how far of the log it contains. After a crash the rest is taken from the log.
+// Disk is a Store in a directory: a log of segments that holds bodies and is synced, and an index
+// in Pebble that is not, but says how far of the log it contains. After a crash the rest is taken
+// from the log.
 //
 // A body is written once, as it comes in; a group is one record of the log and one sync. See
 // docs/decisions/0002-message-bodies.md.
@@ -66,8 +67,9 @@ type Disk struct {
 	fatal   atomic.Pointer[error]
 	broken  chan struct{} // closed when fatal is set
 	opened  atomic.Bool   // Pebble is open
-	dead    chan struct{} // closed when Pebble gave up: it can be read, but neither written nor closed
-	dying   sync.Once
+	// dead is closed when Pebble gave up: it can be read, but neither written nor closed.
+	dead  chan struct{}
+	dying sync.Once
 }
 
 // OpenDisk opens the store in a directory, or begins one.
@@ -124,8 +126,8 @@ func (s *Disk) openIndex() (err error) {
 	cache := pebble.NewCache(s.cfg.CacheBytes)
 	defer cache.Unref()
 	opts := &pebble.Options{
-		// Where the disk is full the index waits for room: a group is in the log already, and can not be
-		// taken back.
+		// Where the disk is full the index waits for room: a group is in the log already, and can
+		// not be taken back.
 		FS:                          vfs.OnDiskFull(s.cfg.FS, s.waitForRoom),
 		Cache:                       cache,
 		DisableWAL:                  true,
@@ -138,7 +140,9 @@ func (s *Disk) openIndex() (err error) {
 		Logger:                      pebbleLogger{s},
 		EventListener:               &pebble.EventListener{BackgroundError: s.indexFailed},
 	}
-	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
+		return pebble.DBCompressionFastest
+	})
 	if err := s.cfg.FS.MkdirAll(s.cfg.Dir, 0o700); err != nil {
 		return err
 	}
@@ -174,7 +178,8 @@ func (s *Disk) flushIndex() error {
 	}
 }
 
-// openPebble makes an error of the panic by which Pebble, and our Fatalf, say that it can not be opened.
+// openPebble makes an error of the panic by which Pebble, and our Fatalf, say that it can not be
+// opened.
 func openPebble(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -193,8 +198,8 @@ func (s *Disk) readMark() (m durable.Mark, err error) {
 	case err != nil:
 		return m, err
 	case len(v) != 1 || v[0] > diskVersion:
-		return m, fmt.Errorf("written by a newer version of this program (format %d, this one knows %d)",
-			v, diskVersion)
+		return m, fmt.Errorf("written by a newer version of this program (format %d, this one "+
+			"knows %d)", v, diskVersion)
 	}
 	v, err = s.get(keyDiskMark)
 	if err != nil || len(v) != 16 {
@@ -223,7 +228,8 @@ func put(batch *pebble.Batch, key, value []byte) error {
 	return batch.Set(key, value, nil)
 }
 
-// apply makes a batch visible, together with the mark behind it. Only open, and who holds committing, call it.
+// apply makes a batch visible, together with the mark behind it. Only open, and who holds
+// committing, call it.
 func (s *Disk) apply(batch *pebble.Batch, m durable.Mark) error {
 	var mark [16]byte
 	binary.BigEndian.PutUint64(mark[:], uint64(m.Pos))
@@ -247,7 +253,7 @@ func (s *Disk) count() error {
 		if b, err := decodeExtents(value); err == nil {
 			s.account(b, +1)
 		} else {
-			s.cfg.Log.Error("body is lost: its record is damaged", "key", fmt.Sprintf("%x", key), "err", err)
+			s.cfg.Log.Error("body is lost: its record is damaged", "msg", keyID(key), "err", err)
 		}
 		return true
 	})
@@ -346,8 +352,8 @@ func (s *Disk) fail(err error) error {
 	err = fmt.Errorf("queue store in %s: %w", s.cfg.Dir, err)
 	if s.fatal.CompareAndSwap(nil, &err) {
 		close(s.broken)
-		s.cfg.Log.Error("queue store failed: nothing more is accepted; restart when the disk is well",
-			"dir", s.cfg.Dir, "err", err)
+		s.cfg.Log.Error("queue store failed: nothing more is accepted; restart when the disk is "+
+			"well", "dir", s.cfg.Dir, "err", err)
 	}
 	return s.failed()
 }
@@ -477,8 +483,8 @@ func (s *Disk) closeIndex() error {
 
 var errClosed = errors.New("store is closed")
 
-// pebbleLogger takes Pebble's words into our log. Pebble logs what a reader of the operator's log has no use
-// for at Info.
+// pebbleLogger takes Pebble's words into our log. Pebble logs what a reader of the operator's log
+// has no use for at Info.
 type pebbleLogger struct{ s *Disk }
 
 func (l pebbleLogger) Infof(format string, args ...any) {
@@ -489,9 +495,9 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.s.cfg.Log.Warn("index", "pebble", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is where Pebble gives up, as when it can not write its manifest, and it must not return: what
-// Pebble has in memory is no longer what it has on disk. The goroutine, one of Pebble's own, ends here; Open
-// turns a panic into an error.
+// Fatalf is where Pebble gives up, as when it can not write its manifest, and it must not return:
+// what Pebble has in memory is no longer what it has on disk. The goroutine, one of Pebble's own,
+// ends here; Open turns a panic into an error.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf("index: "+format, args...)
 	if !l.s.opened.Load() {

@@ -12,10 +12,12 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// pieceBytes is the most octets of a body in one record of the log. A reader holds one piece in memory.
+// pieceBytes is the most octets of a body in one record of the log. A reader holds one piece in
+// memory.
 const pieceBytes = 64 << 10
 
-// diskBody is a body on its way into a Disk. Each of its extents pins its segment until Commit or Abort.
+// diskBody is a body on its way into a Disk. Each of its extents pins its segment until Commit or
+// Abort.
 type diskBody struct {
 	store   *Disk
 	id      mail.ID

@@ -94,7 +94,8 @@ func appendExtents(b []byte, extents []durable.Extent) []byte {
 
 func decodeExtents(b []byte) ([]durable.Extent, error) {
 	if len(b) == 0 || b[0] != extentsVersion {
-		return nil, fmt.Errorf("extents of format %d, this program knows %d", first(b), extentsVersion)
+		return nil, fmt.Errorf("extents of format %d, this program knows %d", first(b),
+			extentsVersion)
 	}
 	extents := make([]durable.Extent, 0, 1+len(b)/8)
 	for b = b[1:]; len(b) > 0; {

@@ -9,12 +9,12 @@ import (
 
 // The log is kept short by two rules.
 //
-// A segment is used again when no body in it is wanted and the index on disk contains its groups. For the
-// second the index is flushed each time the log has grown by flushSegments, which bounds what a start
-// replays as well.
+// A segment is used again when no body in it is wanted and the index on disk contains its groups.
+// For the second the index is flushed each time the log has grown by flushSegments, which bounds
+// what a start replays as well.
 //
-// Where segments take more than twice what is live in them, and slackSegments, bodies are moved out of the
-// emptiest: one message that waits for days keeps no segment alone.
+// Where segments take more than twice what is live in them, and slackSegments, bodies are moved out
+// of the emptiest: one message that waits for days keeps no segment alone.
 const (
 	flushSegments = 2
 	slackSegments = 4
@@ -58,8 +58,8 @@ func (s *Disk) tend() {
 	s.mu.Unlock()
 }
 
-// reclaim frees the segments that nobody needs. The pins are looked at before the count: a body on its way
-// in pins its segment until it is counted.
+// reclaim frees the segments that nobody needs. The pins are looked at before the count: a body on
+// its way in pins its segment until it is counted.
 func (s *Disk) reclaim() {
 	for _, seg := range s.log.Segments() {
 		if seg.Pinned || seg.Current {
@@ -86,7 +86,8 @@ func (s *Disk) sparse() (victim uint32) {
 		n := s.live[seg.Number]
 		total += seg.Bytes
 		live += n
-		old := seg.Number < s.flushed.Pos.Segment() && !seg.Current && !seg.Pinned && !s.stuck[seg.Number]
+		old := seg.Number < s.flushed.Pos.Segment() && !seg.Current && !seg.Pinned &&
+			!s.stuck[seg.Number]
 		if old && n > 0 && n < seg.Bytes/2 && (victim == 0 || n < least) {
 			victim, least = seg.Number, n
 		}
@@ -132,8 +133,8 @@ type relocation struct {
 	size     int
 }
 
-// move copies the first of these bodies out of a segment, about moveBytes of them, and makes the new places
-// known with one sync. It returns how many it is done with.
+// move copies the first of these bodies out of a segment, about moveBytes of them, and makes the
+// new places known with one sync. It returns how many it is done with.
 func (s *Disk) move(segment uint32, ids []mail.ID) (done int, err error) {
 	var moves []relocation
 	defer func() {
@@ -154,8 +155,9 @@ func (s *Disk) move(segment uint32, ids []mail.ID) (done int, err error) {
 	return done, s.commitMoves(moves)
 }
 
-// copyOut writes the pieces of a body that lie in a segment anew. A body that has gone is no error, nor is
-// one that can not be read: it and its segment stay as they are, for whoever wants to save something.
+// copyOut writes the pieces of a body that lie in a segment anew. A body that has gone is no error,
+// nor is one that can not be read: it and its segment stay as they are, for whoever wants to save
+// something.
 func (s *Disk) copyOut(segment uint32, id mail.ID) (m relocation, err error) {
 	m.id = id
 	if m.from, err = s.extents(id); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// Check wants everything in a store to agree: each message has a head and its states, the due index says
-// what the states say and no more, each live message has its body and no other body is there, whoever is in
-// the address and Message-ID indexes is in the history, and the other way round. logged returns the kind and
-// the message of the log entry of an index.
+// Check wants everything in a store to agree: each message has a head and its states, the due index
+// says what the states say and no more, each live message has its body and no other body is there,
+// whoever is in the address and Message-ID indexes is in the history, and the other way round.
+// logged returns the kind and the message of the log entry of an index.
 func Check(store Store, logged func(index uint64) (mail.EventKind, mail.ID, error)) error {
 	c := checker{
 		store: store, logged: logged,

@@ -10,9 +10,9 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// A message is collected in memory up to bufferBytes, most need no more, behind room for the trace fields: so
-// that both are one piece in the store and one in memory for the first attempt. A small buffer comes first,
-// because connections are many.
+// A message is collected in memory up to bufferBytes, most need no more, behind room for the trace
+// fields: so that both are one piece in the store and one in memory for the first attempt. A small
+// buffer comes first, because connections are many.
 const (
 	prefixRoom  = 4 << 10
 	smallBuffer = prefixRoom + 12<<10
@@ -65,8 +65,8 @@ func (m *Incoming) ID() mail.ID { return m.id }
 // Size is the number of octets written so far.
 func (m *Incoming) Size() int64 { return m.size }
 
-// Write takes octets of the message as received. After an error the message can only be aborted; ErrFull
-// is one of them.
+// Write takes octets of the message as received. After an error the message can only be aborted;
+// ErrFull is one of them.
 func (m *Incoming) Write(p []byte) (n int, err error) {
 	if m.over {
 		return 0, errOver
@@ -109,10 +109,12 @@ func (m *Incoming) grow() error {
 	return nil
 }
 
-// Commit makes the message the queue's: when it returns without error the message with prefix in front,
-// its envelope and its log entry are on stable storage. The event is the acceptance; ID, Time, From, To and
-// Size are filled in where they are unset. If ctx ends first, whether the message was accepted is unknown.
-func (m *Incoming) Commit(ctx context.Context, prefix []byte, env mail.Envelope, ev mail.Event) (Receipt, error) {
+// Commit makes the message the queue's: when it returns without error the message with prefix in
+// front, its envelope and its log entry are on stable storage. The event is the acceptance; ID,
+// Time, From, To and Size are filled in where they are unset. If ctx ends first, whether the
+// message was accepted is unknown.
+func (m *Incoming) Commit(ctx context.Context, prefix []byte, env mail.Envelope,
+	ev mail.Event) (Receipt, error) {
 	if m.over {
 		return Receipt{}, errOver
 	}
@@ -129,7 +131,8 @@ func (m *Incoming) Commit(ctx context.Context, prefix []byte, env mail.Envelope,
 	msg := q.compose(m.id, env, &ev, m.size+int64(len(prefix)))
 	o := msg.accept(ev, m.body)
 	if o.bytes > maxOpBytes {
-		return Receipt{}, fmt.Errorf("queue: message with %d recipients is too large", len(env.Recipients))
+		return Receipt{}, fmt.Errorf("queue: message with %d recipients is too large",
+			len(env.Recipients))
 	}
 	m.over = true
 	m.keep(msg, len(prefix))
@@ -137,28 +140,27 @@ func (m *Incoming) Commit(ctx context.Context, prefix []byte, env mail.Envelope,
 	q.admit(msg)
 	q.mu.Unlock()
 
-	type answer struct {
-		index uint64
-		err   error
-	}
-	answers := make(chan answer, 1)
+	done := make(chan error, 1)
 	o.done = func(err error) {
-		if err != nil {
-			answers <- answer{err: err}
-			return
+		done <- err // who waits is told first
+		if err == nil {
+			q.accepted(msg)
 		}
-		answers <- answer{index: o.indexes[0]}
-		q.accepted(msg)
 	}
 	q.committer.push(o)
+	if err := wait(ctx, done); err != nil {
+		return Receipt{}, err
+	}
+	return Receipt{ID: m.id, Index: o.indexes[0], Origin: q.journal.Origin()}, nil
+}
+
+// wait returns what comes of an op, or the error of ctx if that ends first.
+func wait(ctx context.Context, done <-chan error) error {
 	select {
-	case a := <-answers:
-		if a.err != nil {
-			return Receipt{}, a.err
-		}
-		return Receipt{ID: m.id, Index: a.index, Origin: q.journal.Origin()}, nil
+	case err := <-done:
+		return err
 	case <-ctx.Done():
-		return Receipt{}, ctx.Err()
+		return ctx.Err()
 	}
 }
 
@@ -255,24 +257,16 @@ func (q *Queue) accepted(m *message) {
 	q.dispatch()
 }
 
-// Record enters an event into the log that is not about a message of the queue, and returns its index when it
-// is on stable storage.
+// Record enters an event into the log that is not about a message of the queue, and returns its
+// index when it is on stable storage.
 func (q *Queue) Record(ctx context.Context, ev mail.Event) (uint64, error) {
 	if ev.Time.IsZero() {
 		ev.Time = q.clk.Now()
 	}
 	o := new(op)
 	o.event(ev)
-	done := make(chan error, 1)
-	o.done = func(err error) { done <- err }
-	q.committer.push(o)
-	select {
-	case err := <-done:
-		if err != nil {
-			return 0, err
-		}
-		return o.indexes[0], nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	if err := q.commitAndWait(ctx, o); err != nil {
+		return 0, err
 	}
+	return o.indexes[0], nil
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// The first octet of a key says whose it is. Numbers in keys are big-endian, so that keys sort as they do.
+// The first octet of a key says whose it is. Numbers in keys are big-endian, so that keys sort as
+// they do.
 const (
 	spaceJournal   = 'j' // the Journal's section
 	spaceHistory   = 'h' // id seq[4] -> head (seq 0) or historyEntry
@@ -23,8 +24,8 @@ const (
 	spaceDisk = 'z' // its own affairs
 )
 
-// routeReports is a route that no recipient has: under it the due index has messages of which a report is
-// owed.
+// routeReports is a route that no recipient has: under it the due index has messages of which a
+// report is owed.
 const routeReports Route = ""
 
 var keyVersion = []byte{spaceVersion}
@@ -79,8 +80,8 @@ func dueEnd(r Route) []byte {
 	return prefixEnd(key[:len(key)-16])
 }
 
-// hashKey is the key of an index by hash, or its prefix without the id. Whoever finds something by it has to
-// compare: hashes are short.
+// hashKey is the key of an index by hash, or its prefix without the id. Whoever finds something by
+// it has to compare: hashes are short.
 func hashKey(space byte, s string) []byte {
 	sum := sha256.Sum256([]byte(strings.ToLower(s)))
 	return append(append(make([]byte, 0, 17), space), sum[:8]...)

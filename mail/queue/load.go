@@ -34,8 +34,8 @@ func (q *Queue) loadLoop(ctx context.Context) {
 // forever is a wait that only a wake-up ends.
 const forever time.Duration = -1
 
-// nextDue takes the route with the earliest entry that is due now out of what is expected; or it returns how
-// long there is none. mu is held.
+// nextDue takes the route with the earliest entry that is due now out of what is expected; or it
+// returns how long there is none. mu is held.
 func (q *Queue) nextDue(now time.Time) (name Route, from moment, wait time.Duration) {
 	wait = forever
 	if !q.reportsAt.IsZero() {
@@ -71,8 +71,9 @@ func (q *Queue) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// loadDue reads the due index of a route from a place on and has what is due wait for its turn. It stops
-// where there is no more room, or at what is due later; entries that come meanwhile are expected anew.
+// loadDue reads the due index of a route from a place on and has what is due wait for its turn. It
+// stops where there is no more room, or at what is due later; entries that come meanwhile are
+// expected anew.
 func (q *Queue) loadDue(name Route, from moment, now time.Time) error {
 	var entries []moment
 	var rest *moment
@@ -103,8 +104,8 @@ func (q *Queue) loadDue(name Route, from moment, now time.Time) error {
 	return nil
 }
 
-// loadEntry brings one message into memory and has it wait for its turn. Where there is no room for it the
-// route waits for that, and full is true.
+// loadEntry brings one message into memory and has it wait for its turn. Where there is no room for
+// it the route waits for that, and full is true.
 func (q *Queue) loadEntry(name Route, e moment, now time.Time) (full bool, err error) {
 	m, err := q.hold(e.id)
 	if errors.Is(err, ErrNotFound) {
@@ -134,8 +135,8 @@ func (q *Queue) loadEntry(name Route, e moment, now time.Time) (full bool, err e
 	return at != nil, nil
 }
 
-// activate makes jobs of the recipients of a message that are due and that f picks. Where a route has no
-// room its recipients wait on disk, and the route is returned. mu is held.
+// activate makes jobs of the recipients of a message that are due and that f picks. Where a route
+// has no room its recipients wait on disk, and the route is returned. mu is held.
 func (q *Queue) activate(m *message, now time.Time, f func(*recipient) bool) (full *route) {
 	at := micros(now)
 	var jobs []*job

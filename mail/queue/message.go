@@ -8,8 +8,8 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// message is a message of the queue in memory. Whoever uses one counts in users; there is at most one for an
-// id, and what the store has of it is this or will be when all ops are committed.
+// message is a message of the queue in memory. Whoever uses one counts in users; there is at most
+// one for an id, and what the store has of it is this or will be when all ops are committed.
 //
 // head and id do not change; all else is guarded by Queue.mu.
 type message struct {
@@ -28,8 +28,8 @@ type message struct {
 	cost      int64  // its share of Queue.cached
 }
 
-// Limits on the history of a message: past maxHistory records attempts that were put off take the place of
-// the one before, whatever was said.
+// Limits on the history of a message: past maxHistory records attempts that were put off take the
+// place of the one before, whatever was said.
 const maxHistory = 100
 
 // newMessage returns a message whose recipients are due at a time.
@@ -144,8 +144,8 @@ func (m *message) done() bool {
 	return true
 }
 
-// alter changes recipients by f, and adds to an op what the store has to write for it. When the last
-// recipient is settled and nothing is owed that is the end of the message.
+// alter changes recipients by f, and adds to an op what the store has to write for it. When the
+// last recipient is settled and nothing is owed that is the end of the message.
 func (q *Queue) alter(o *op, m *message, which []int, f func(i int, t *recipient)) {
 	if len(which) == 0 || m.done() {
 		return
@@ -217,23 +217,31 @@ func (q *Queue) forget(o *op, id mail.ID, h *head, seqs uint32) {
 	}
 }
 
-// note puts the results of an attempt into the state of recipients and into the history. results has one for
-// each of which; final ones get an event.
-func (q *Queue) note(o *op, m *message, which []int, route Route, results []Result, untried bool, now time.Time) {
-	states := make(map[int]*outcome, len(which))
-	dues := q.judge(m, which, results, now)
-	for _, g := range groupResults(which, results) {
-		out := m.outcome(g.which, g.result, route, untried, now)
+// news is what an attempt gave, or a word of the operator in place of one.
+type news struct {
+	which   []int // recipients
+	results []Result
+	route   Route
+	untried bool // no attempt was made
+	now     time.Time
+}
+
+// note puts news into the state of recipients and into the history. What is final gets an event.
+func (q *Queue) note(o *op, m *message, n *news) {
+	states := make(map[int]*outcome, len(n.which))
+	dues := q.judge(m, n)
+	for _, g := range groupResults(n.which, n.results) {
+		out := m.outcome(g.which, g.result, n)
 		for _, i := range g.which {
 			states[i] = out
 		}
-		q.record(o, m, g.which, out, now)
+		q.record(o, m, g.which, out, n.now)
 	}
 	k := -1
-	q.alter(o, m, which, func(i int, t *recipient) {
+	q.alter(o, m, n.which, func(i int, t *recipient) {
 		k++
 		t.due = dues[k]
-		q.settle(m, t, i, states[i], now)
+		q.settle(m, t, i, states[i], n.now)
 	})
 }
 
@@ -266,22 +274,23 @@ func sameResult(a, b *Result) bool {
 	return a.Peer == nil || *a.Peer == *b.Peer
 }
 
-// outcome returns what is noted of a result: the outcome before, counted once more, if nothing else was said
-// to the same recipients; else a new one.
-func (m *message) outcome(which []int, r Result, route Route, untried bool, now time.Time) *outcome {
-	at := micros(now)
+// outcome returns what is noted of a result: the outcome before, counted once more, if nothing else
+// was said to the same recipients; else a new one.
+func (m *message) outcome(which []int, r Result, n *news) *outcome {
+	at := micros(n.now)
 	last := m.sharedOutcome(which)
-	again := last != nil && r.Outcome == Deferred && last.untried == untried &&
+	again := last != nil && r.Outcome == Deferred && last.untried == n.untried &&
 		(sameResult(&last.result, &r) || m.nextSeq > maxHistory+uint32(len(m.rcpts)))
 	if again {
 		out := *last
 		out.count++
-		out.last, out.result, out.route = at, r, route
+		out.last, out.result, out.route = at, r, n.route
 		return &out
 	}
 	m.nextSeq++
 	return &outcome{
-		seq: m.nextSeq - 1, first: at, last: at, count: 1, route: route, untried: untried, result: r,
+		seq: m.nextSeq - 1, first: at, last: at, count: 1,
+		route: n.route, untried: n.untried, result: r,
 	}
 }
 
@@ -416,8 +425,8 @@ func decodeMessage(id mail.ID, headRecord []byte, pages [][]byte) (*message, err
 	return m, nil
 }
 
-// shareOutcomes makes recipients on different pages that have one outcome share it, as they did when it was
-// written: a coalesced attempt compares by identity.
+// shareOutcomes makes recipients on different pages that have one outcome share it, as they did
+// when it was written: a coalesced attempt compares by identity.
 func (m *message) shareOutcomes() {
 	if len(m.rcpts) <= pageRecipients {
 		return

@@ -1,10 +1,10 @@
 // Package queue keeps accepted messages until each recipient's fate is settled.
 //
-// A message is accepted when its body, its state and its log entry are on stable storage under one sync
-// that everybody who waits shares; only then does Commit return. From there each recipient has a state
-// of its own: due at a time, delivered, failed, held. Attempts are spaced by RFC 5321, section 4.5.4.1;
-// every outcome is kept with the words of whoever decided it. The package does not speak SMTP, know what a
-// mailbox is or sign anything: Deliverer, Store and Journal do.
+// A message is accepted when its body, its state and its log entry are on stable storage under one
+// sync that everybody who waits shares; only then does Commit return. From there each recipient has
+// a state of its own: due at a time, delivered, failed, held. Attempts are spaced by RFC 5321,
+// section 4.5.4.1; every outcome is kept with the words of whoever decided it. The package does not
+// speak SMTP, know what a mailbox is or sign anything: Deliverer, Store and Journal do.
 package queue
 
 import (
@@ -19,11 +19,12 @@ import (
 
 // Journal is the log that accepted messages and final outcomes are entered into.
 //
-// Only the committer calls it, never two at a time, in the order in which the entries become durable.
+// Only the committer calls it, never two at a time, in the order in which the entries become
+// durable.
 type Journal interface {
-	// Append gives each event the next index of the log and returns the writes that must become durable
-	// together with whatever the events are about. An error is fatal for the queue: nothing of the group
-	// is committed and no further group is tried.
+	// Append gives each event the next index of the log and returns the writes that must become
+	// durable together with whatever the events are about. An error is fatal for the queue: nothing
+	// of the group is committed and no further group is tried.
 	Append(events []mail.Event) (indexes []uint64, writes []Write, err error)
 	// Committed says that everything appended so far is on stable storage.
 	Committed()
@@ -45,12 +46,12 @@ type Deliverer interface {
 	Deliver(ctx context.Context, d *Delivery) []Result
 }
 
-// Route is where an address leads: "local", "lmtp:" and a server, or "smtp:" and a domain. It is stable
-// for an address as long as the configuration is.
+// Route is where an address leads: "local", "lmtp:" and a server, or "smtp:" and a domain. It is
+// stable for an address as long as the configuration is.
 type Route string
 
-// Local reports whether what the route takes ends in a mailbox here, as opposed to another mail server:
-// it decides between ContentConsignment and RelayToNonERDS in the log.
+// Local reports whether what the route takes ends in a mailbox here, as opposed to another mail
+// server: it decides between ContentConsignment and RelayToNonERDS in the log.
 func (r Route) Local() bool { return !strings.HasPrefix(string(r), "smtp:") }
 
 // Delivery is one attempt to hand over one message to the recipients that share a route.
@@ -61,8 +62,8 @@ type Delivery struct {
 	Arrived  time.Time
 	Attempt  int   // 1 for the first
 	Size     int64 // octets of Body, trace fields included
-	// Body is the message with its trace fields, CRLF line ends, not dot-stuffed. It may be read from
-	// several goroutines; it is valid until Deliver returns.
+	// Body is the message with its trace fields, CRLF line ends, not dot-stuffed. It may be read
+	// from several goroutines; it is valid until Deliver returns.
 	Body io.ReaderAt
 }
 
@@ -110,27 +111,28 @@ const (
 type Result struct {
 	Outcome Outcome `json:"outcome"`
 	Status  string  `json:"status,omitempty"` // enhanced status code of RFC 3463, "5.1.1"
-	// Reply is what the decider said, verbatim, lines joined by LF: "550 5.1.1 no such user". Where no
-	// peer spoke it is our own sentence.
+	// Reply is what the decider said, verbatim, lines joined by LF: "550 5.1.1 no such user". Where
+	// no peer spoke it is our own sentence.
 	Reply string     `json:"reply,omitempty"`
-	Peer  *mail.Peer `json:"peer,omitempty"` // the server that spoke; nil for a mailbox or where none was reached
+	Peer  *mail.Peer `json:"peer,omitempty"` // who spoke; nil for a mailbox, or nobody
 	// Class is what the reply means, in one or two words for people: "mailbox full". It is the
 	// Deliverer's reading; empty where there is nothing to say beyond the outcome.
 	Class string `json:"class,omitempty"`
 	// RetryAfter is the least time to wait before the next attempt; zero leaves it to the queue.
 	RetryAfter time.Duration `json:"-"`
-	// Busy says that no attempt was made, for want of a place: nobody was asked, nothing is learned of
-	// the route, and RetryAfter alone says when to come again. All results of an attempt have it, or none.
+	// Busy says that no attempt was made, for want of a place: nobody was asked, nothing is learned
+	// of the route, and RetryAfter alone says when to come again. All results of an attempt have
+	// it, or none.
 	Busy bool `json:"-"`
 	// Relayed says that the next server took over the duty to report (RFC 3461, section 5.2.1): no
 	// success report is due from us.
 	Relayed bool `json:"relayed,omitempty"`
 	// Unreachable says that the route as a whole failed, whatever the recipient: no server could be
-	// looked up, connected to or spoken with, or it takes no mail for now (421, TLS policy). The queue
-	// then slows the route down, and may spare other messages the attempt.
+	// looked up, connected to or spoken with, or it takes no mail for now (421, TLS policy). The
+	// queue then slows the route down, and may spare other messages the attempt.
 	Unreachable bool `json:"unreachable,omitempty"`
-	// Expired says that the queue gave up because of the age of the message: the words are those of the
-	// last attempt. The queue sets it.
+	// Expired says that the queue gave up because of the age of the message: the words are those of
+	// the last attempt. The queue sets it.
 	Expired bool `json:"expired,omitempty"`
 }
 
@@ -142,8 +144,8 @@ type Receipt struct {
 	Origin string `json:"origin"`
 }
 
-// Reporter writes the delivery status notifications that the queue sends back (RFC 3461, RFC 3464). It is
-// called by several goroutines.
+// Reporter writes the delivery status notifications that the queue sends back (RFC 3461, RFC 3464).
+// It is called by several goroutines.
 type Reporter interface {
 	// Report returns the notification and its envelope: null reverse path, one recipient. An error
 	// means that no report can be made; it is logged and the recipients count as reported.
@@ -169,8 +171,8 @@ type Report struct {
 	Now      time.Time
 	// Recipients are those reported on, a part of the envelope's.
 	Recipients []ReportedRecipient
-	// Body is the message, trace fields included, for RET=FULL or RET=HDRS; it is valid until Report
-	// returns. It is nil where the body could not be read.
+	// Body is the message, trace fields included, for RET=FULL or RET=HDRS; it is valid until
+	// Report returns. It is nil where the body could not be read.
 	Body io.ReaderAt
 	Size int64
 }

@@ -26,7 +26,8 @@ type seen struct {
 	route   queue.Route
 }
 
-// recorder is a postman that gives one answer after the other (the last for ever) and keeps what it saw.
+// recorder is a postman that gives one answer after the other (the last for ever) and keeps what it
+// saw.
 type recorder struct {
 	postman
 	mu   sync.Mutex
@@ -73,8 +74,8 @@ func (r *recorder) wait(t testing.TB, n int) []seen {
 
 func (r *rig) empty() bool { return r.q.Stats().Messages == 0 }
 
-// advance moves the clock to the next time that somebody waits for, until f holds. Before each step whoever
-// was woken gets the time to act.
+// advance moves the clock to the next time that somebody waits for, until f holds. Before each step
+// whoever was woken gets the time to act.
 func (r *rig) advance(what string, f func() bool) {
 	r.t.Helper()
 	for range 3000 {
@@ -156,8 +157,8 @@ func TestBodySizes(t *testing.T) {
 	}
 }
 
-// step waits until a message is put off, or done, and moves the clock to its next attempt. It returns the wait,
-// zero if the message is done.
+// step waits until a message is put off, or done, and moves the clock to its next attempt. It
+// returns the wait, zero if the message is done.
 func (r *rig) step(id mail.ID) (wait time.Duration) {
 	r.t.Helper()
 	var due time.Time
@@ -324,7 +325,8 @@ func (s *slowScribe) Report(r *queue.Report) (mail.Envelope, []byte, error) {
 	return s.scribe.Report(r)
 }
 
-// RFC 3461, section 5.2.1: a report of success only where it was asked for and nobody else will make it.
+// RFC 3461, section 5.2.1: a report of success only where it was asked for and nobody else will
+// make it.
 func TestSuccessReport(t *testing.T) {
 	for _, tt := range []struct {
 		notify  mail.Notify
@@ -586,8 +588,8 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// A Deliverer that panics, lies about its results or reads on costs one attempt, and shows nobody another's
-// mail.
+// A Deliverer that panics, lies about its results or reads on costs one attempt, and shows nobody
+// another's mail.
 func TestBadDeliverer(t *testing.T) {
 	var kept io.ReaderAt
 	n := 0

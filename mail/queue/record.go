@@ -8,12 +8,12 @@ import (
 	"github.com/tallypost/tallypost/mail"
 )
 
-// recordVersion is that of every record below. The whole queue has one version, under keyVersion: a newer
-// program upgrades, an older one refuses.
+// recordVersion is that of every record below. The whole queue has one version, under keyVersion: a
+// newer program upgrades, an older one refuses.
 const recordVersion = 1
 
-// head is what does not change about a message: its record is written at acceptance, and is the first of its
-// history.
+// head is what does not change about a message: its record is written at acceptance, and is the
+// first of its history.
 type head struct {
 	index    uint64    // of the acceptance in the log
 	size     int64     // octets, trace fields included
@@ -23,7 +23,8 @@ type head struct {
 	event mail.Event
 }
 
-// headIndexAt is where the index lies in the record of a head: it is known only when the rest is written.
+// headIndexAt is where the index lies in the record of a head: it is known only when the rest is
+// written.
 const headIndexAt = 1
 
 func putIndex(b []byte, index uint64) { binary.BigEndian.PutUint64(b, index) }
@@ -220,11 +221,12 @@ func (r *reader) outcome() *outcome {
 	return o
 }
 
-// pageRecipients is how many recipients share a record: a message with thousands is not written whole each
-// time that one is settled.
+// pageRecipients is how many recipients share a record: a message with thousands is not written
+// whole each time that one is settled.
 const pageRecipients = 64
 
-// appendPage writes the states of some recipients. Routes and outcomes stand once, however many share them.
+// appendPage writes the states of some recipients. Routes and outcomes stand once, however many
+// share them.
 func appendPage(b []byte, rcpts []recipient) []byte {
 	w := writer{append(b, recordVersion)}
 	var routes []Route
@@ -302,8 +304,8 @@ func decodePage(b []byte) ([]recipient, error) {
 	return rcpts, r.end()
 }
 
-// historyEntry is one record of the history: an outcome, whom it was for, and the indexes of its log
-// entries.
+// historyEntry is one record of the history: an outcome, whom it was for, and the indexes of its
+// log entries.
 type historyEntry struct {
 	outcome
 	rcpts   []int    // numbers of recipients in the envelope

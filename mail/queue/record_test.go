@@ -122,8 +122,8 @@ func TestRecordsKeepEverything(t *testing.T) {
 	}
 }
 
-// A record that is cut short, or has something behind it, or another version, is damaged: it is never taken
-// for something else.
+// A record that is cut short, or has something behind it, or another version, is damaged: it is
+// never taken for something else.
 func TestDamagedRecords(t *testing.T) {
 	for kind, b := range every() {
 		for n := range b {
@@ -142,15 +142,15 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
-// wholeRecords reports whether a cut is between the elements of a record that has no count of them: the log
-// guards the length of groups, and the size of a body is in the head of its message.
+// wholeRecords reports whether a cut is between the elements of a record that has no count of them:
+// the log guards the length of groups, and the size of a body is in the head of its message.
 func wholeRecords(kind string, b []byte) bool {
 	again, err := decodeAny(kind, b)
 	return (kind == "group" || kind == "extents") && err == nil && bytes.Equal(again, b)
 }
 
-// FuzzRecords wants every decoder to survive anything, and what it accepts to be written the same again and
-// again.
+// FuzzRecords wants every decoder to survive anything, and what it accepts to be written the same
+// again and again.
 func FuzzRecords(f *testing.F) {
 	kinds := []string{"head", "page", "history", "group", "extents"}
 	for i, kind := range kinds {

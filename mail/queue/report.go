@@ -13,8 +13,8 @@ import (
 // reportPause is the wait before reports are tried again for which there was no room on the disk.
 const reportPause = time.Minute
 
-// reportIfOwed begins to write the reports of a message when no attempt of it is under way or waits in memory:
-// so that one report tells of many recipients. mu is held.
+// reportIfOwed begins to write the reports of a message when no attempt of it is under way or waits
+// in memory: so that one report tells of many recipients. mu is held.
 func (q *Queue) reportIfOwed(m *message) {
 	if m.owing == 0 || m.jobs > 0 || m.reporting || q.stopping || !q.started {
 		return
@@ -37,8 +37,8 @@ func (q *Queue) retryReports(now time.Time) {
 	q.unreported = nil
 }
 
-// reportAll writes the reports that are owed about a message: one for each kind. Report and the end of what
-// is owed are committed together, so that a crash leads to neither two reports nor none.
+// reportAll writes the reports that are owed about a message: one for each kind. Report and the end
+// of what is owed are committed together, so that a crash leads to neither two reports nor none.
 func (q *Queue) reportAll(m *message) {
 	var err error
 	for _, kind := range []struct {
@@ -66,8 +66,8 @@ func (q *Queue) reportAll(m *message) {
 	q.let(m)
 }
 
-// reportOne reports on the recipients that are owed one kind of report. An error means that it must be tried
-// again.
+// reportOne reports on the recipients that are owed one kind of report. An error means that it must
+// be tried again.
 func (q *Queue) reportOne(m *message, owed owed, kind ReportKind) error {
 	q.mu.Lock()
 	which := m.all(func(t *recipient) bool { return t.owes == owed })
@@ -125,7 +125,8 @@ func (q *Queue) newReport(m *message, kind ReportKind, which []int) *Report {
 			Route:     t.stored,
 		}
 		if t.last != nil {
-			to.Route, to.Result, to.LastAttempt = t.last.route, t.last.result, fromMicros(t.last.last)
+			to.Route, to.Result = t.last.route, t.last.result
+			to.LastAttempt = fromMicros(t.last.last)
 		}
 		if kind == ReportDelay {
 			to.WillRetryUntil = m.begun().Add(q.cfg.Expire)
@@ -149,7 +150,8 @@ func (q *Queue) writeReport(m *message, r *Report, cached []byte) (*message, *op
 		return nil, nil, err
 	}
 	if !env.From.IsNull() || len(env.Recipients) == 0 {
-		return nil, nil, fmt.Errorf("report from <%v> to %d recipients", env.From, len(env.Recipients))
+		return nil, nil, fmt.Errorf("report from <%v> to %d recipients", env.From,
+			len(env.Recipients))
 	}
 	id := q.ids.Next(q.clk.Now())
 	body, err := q.writeBody(id, text)

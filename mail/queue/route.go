@@ -17,8 +17,8 @@ type job struct {
 
 // route is where the queue stands with one Route. All of it is guarded by Queue.mu.
 //
-// It is two things at once: what waits in memory for its turn, and what of the due index is known. The two
-// differ where the Deliverer now routes otherwise than when the index was written.
+// It is two things at once: what waits in memory for its turn, and what of the due index is known.
+// The two differ where the Deliverer now routes otherwise than when the index was written.
 type route struct {
 	name    Route
 	ready   fifo
@@ -99,9 +99,9 @@ func (q *Queue) dismiss(r *route, now time.Time) {
 	}
 }
 
-// learn adapts the concurrency of a route to an attempt that ended: as in Postfix it grows by one for each
-// round of successes, shrinks by one for each failure of the route as a whole, and the route is dead for a
-// while after a whole round of failures. mu is held.
+// learn adapts the concurrency of a route to an attempt that ended: as in Postfix it grows by one
+// for each round of successes, shrinks by one for each failure of the route as a whole, and the
+// route is dead for a while after a whole round of failures. mu is held.
 func (q *Queue) learn(r *route, results []Result, now time.Time) {
 	for i := range results {
 		if !results[i].Unreachable {
@@ -126,8 +126,9 @@ func (q *Queue) learn(r *route, results []Result, now time.Time) {
 	}
 }
 
-// hasRoom reports whether a further job of the route may wait in memory: as many as there is room for beside
-// all others. So one slow route takes half of the room at most, and n of them leave the n+1st part.
+// hasRoom reports whether a further job of the route may wait in memory: as many as there is room
+// for beside all others. So one slow route takes half of the room at most, and n of them leave the
+// n+1st part.
 func (q *Queue) hasRoom(r *route) bool { return r.ready.n < q.cfg.MaxActive-q.readyJobs }
 
 // enqueue has a job wait for its turn. mu is held.
@@ -169,7 +170,8 @@ func (q *Queue) dispatch() {
 	}
 }
 
-// dueHeap is the routes with entries in the due index that may not be in memory, the earliest first.
+// dueHeap is the routes with entries in the due index that may not be in memory, the earliest
+// first.
 type dueHeap []*route
 
 func (h dueHeap) Len() int           { return len(h) }
@@ -221,8 +223,8 @@ func (q *Queue) take(r *route) {
 	r.has = false
 }
 
-// park has a route wait until another has room in memory for what the due index has. Where that has nothing
-// in memory itself, all are too many, and it waits for the crowd to thin. mu is held.
+// park has a route wait until another has room in memory for what the due index has. Where that has
+// nothing in memory itself, all are too many, and it waits for the crowd to thin. mu is held.
 func (q *Queue) park(r, full *route) {
 	if r.waits != nil || !r.has {
 		return
@@ -237,8 +239,8 @@ func (q *Queue) park(r, full *route) {
 	full.parked = append(full.parked, r)
 }
 
-// unpark ends the wait of those that were parked at a route, or in the crowd, once half of the room is free:
-// not for each single place. mu is held.
+// unpark ends the wait of those that were parked at a route, or in the crowd, once half of the room
+// is free: not for each single place. mu is held.
 func (q *Queue) unpark(full *route) {
 	if len(full.parked) > 0 && 2*full.ready.n < q.cfg.MaxActive-q.readyJobs {
 		q.release(full)

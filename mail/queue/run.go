@@ -14,8 +14,9 @@ import (
 
 // Queue is the queue of one server.
 //
-// A message that is in use is in memory once, in resident; what the store has of it is the same, or will be
-// when the ops pushed so far are committed. All others are in the store alone, and found by the due index.
+// A message that is in use is in memory once, in resident; what the store has of it is the same, or
+// will be when the ops pushed so far are committed. All others are in the store alone, and found by
+// the due index.
 type Queue struct {
 	cfg       Config
 	store     Store
@@ -52,13 +53,15 @@ type Queue struct {
 	reportsAt  time.Time // when to try these again; zero if there are none
 }
 
-// Open reads what the store has and returns a queue that does nothing before Run. The store stays the
-// caller's to close, after Run has returned. report may be nil: then nobody is told of anything.
-func Open(cfg Config, store Store, journal Journal, deliver Deliverer, report Reporter, clk clock.Clock,
-	log *slog.Logger) (*Queue, error) {
+// Open reads what the store has and returns a queue that does nothing before Run. The store stays
+// the caller's to close, after Run has returned. report may be nil: then nobody is told of
+// anything.
+func Open(cfg Config, store Store, journal Journal, deliver Deliverer, report Reporter,
+	clk clock.Clock, log *slog.Logger) (*Queue, error) {
 	cfg.fill()
 	q := &Queue{
-		cfg: cfg, store: store, journal: journal, deliverer: deliver, report: report, clk: clk, log: log,
+		cfg: cfg, store: store, journal: journal, deliverer: deliver, report: report,
+		clk: clk, log: log,
 		committer:  newCommitter(store, journal, log),
 		failed:     make(chan error, 1),
 		loaderWake: make(chan struct{}, 1),
@@ -79,7 +82,8 @@ func Open(cfg Config, store Store, journal Journal, deliver Deliverer, report Re
 // skipIDs keeps ids unique where the clock is behind what it was: it looks for those of the future.
 func (q *Queue) skipIDs() error {
 	now := mail.ID(q.clk.Now().UnixMicro()) << 12
-	return q.store.Scan(idKey(spaceHistory, now), []byte{spaceHistory + 1}, func(key, _ []byte) bool {
+	from, to := idKey(spaceHistory, now), []byte{spaceHistory + 1}
+	return q.store.Scan(from, to, func(key, _ []byte) bool {
 		q.ids.Skip(keyID(key))
 		return true
 	})
@@ -139,8 +143,8 @@ func (q *Queue) count(t *recipient, sign int) {
 	}
 }
 
-// Run accepts and delivers until ctx ends, or the store fails: then it returns why. It returns after
-// every goroutine that it started has ended. A queue is run once.
+// Run accepts and delivers until ctx ends, or the store fails: then it returns why. It returns
+// after every goroutine that it started has ended. A queue is run once.
 func (q *Queue) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -212,7 +216,8 @@ func (q *Queue) fail(err error) {
 	}
 }
 
-// Accepting returns why no message would be accepted now: ErrFull, ErrStopped or ErrBroken; nil if one would.
+// Accepting returns why no message would be accepted now: ErrFull, ErrStopped or ErrBroken; nil if
+// one would.
 func (q *Queue) Accepting() error {
 	if err := q.committer.accepting(); err != nil {
 		return err

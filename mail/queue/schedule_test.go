@@ -50,8 +50,8 @@ func fine(d *queue.Delivery) []queue.Result {
 	return same(d, queue.Result{Outcome: queue.Delivered, Reply: "250 ok"})
 }
 
-// A route to another server begins with five attempts at a time and works its way up to the limit; one into
-// mailboxes has the limit at once.
+// A route to another server begins with five attempts at a time and works its way up to the limit;
+// one into mailboxes has the limit at once.
 func TestConcurrency(t *testing.T) {
 	g := newGauge()
 	post := &postman{deliver: func(_ context.Context, d *queue.Delivery) []queue.Result {
@@ -132,7 +132,8 @@ func TestSlowRouteStarvesNobody(t *testing.T) {
 	}
 }
 
-// Whatever does not fit into memory is found on disk, in any mixture of routes, and each message once.
+// Whatever does not fit into memory is found on disk, in any mixture of routes, and each message
+// once.
 func TestMoreThanMemory(t *testing.T) {
 	var mu sync.Mutex
 	seen := make(map[mail.ID]int)
@@ -189,8 +190,8 @@ func unreachable() queue.Result {
 		Unreachable: true}
 }
 
-// When a whole round of attempts did not reach the server, the mail that waits is put off with the same words
-// and without an attempt; later one is made, and success brings the route back.
+// When a whole round of attempts did not reach the server, the mail that waits is put off with the
+// same words and without an attempt; later one is made, and success brings the route back.
 func TestDeadRoute(t *testing.T) {
 	var tries atomic.Int32
 	var alive atomic.Bool

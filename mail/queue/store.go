@@ -19,26 +19,26 @@ var (
 	ErrNotFound = errors.New("not found")
 )
 
-// Store keeps the bodies of messages and a sorted map of keys: the queue's states and, apart from them,
-// the Journal's section.
+// Store keeps the bodies of messages and a sorted map of keys: the queue's states and, apart from
+// them, the Journal's section.
 //
 // Commit is called by one goroutine at a time; the other methods by any.
 type Store interface {
-	// NewBody begins a body. What is written to it may lie in memory or on disk, but is promised only
-	// by the Commit that names it. It returns ErrFull where a body would not fit.
+	// NewBody begins a body. What is written to it may lie in memory or on disk, but is promised
+	// only by the Commit that names it. It returns ErrFull where a body would not fit.
 	NewBody(id mail.ID) (Body, error)
-	// Commit makes a group durable, whole or not at all, and returns when it is on stable storage and
-	// visible to the methods below. It returns ErrFull where there was no room: then nothing has changed
-	// and the same group may be tried again. After any other error nothing is known, and the store
-	// refuses all further work.
+	// Commit makes a group durable, whole or not at all, and returns when it is on stable storage
+	// and visible to the methods below. It returns ErrFull where there was no room: then nothing
+	// has changed and the same group may be tried again. After any other error nothing is known,
+	// and the store refuses all further work.
 	Commit(g *Group) error
-	// OpenBody returns a committed body, its prefix in front; ErrNotFound where there is none. It stays
-	// readable until it is closed, whatever is committed meanwhile.
+	// OpenBody returns a committed body, its prefix in front; ErrNotFound where there is none. It
+	// stays readable until it is closed, whatever is committed meanwhile.
 	OpenBody(id mail.ID) (BodyReader, error)
 	// Get returns a copy of the value of a key; ErrNotFound where there is none.
 	Get(key []byte) ([]byte, error)
-	// Scan calls fn with the keys in [from, to) in order, until fn returns false. Both slices are valid
-	// during the call only. Whether it sees a Commit that happens meanwhile is open.
+	// Scan calls fn with the keys in [from, to) in order, until fn returns false. Both slices are
+	// valid during the call only. Whether it sees a Commit that happens meanwhile is open.
 	Scan(from, to []byte, fn func(key, value []byte) bool) error
 	// Close gives up everything that was not committed.
 	Close() error
@@ -46,8 +46,8 @@ type Store interface {
 
 // Body is a message on its way into the store. One goroutine uses it at a time.
 type Body interface {
-	// Write takes octets and stores them as one piece, or some large ones: many small writes are dear. It
-	// returns ErrFull where they do not fit; the body can then only be aborted.
+	// Write takes octets and stores them as one piece, or some large ones: many small writes are
+	// dear. It returns ErrFull where they do not fit; the body can then only be aborted.
 	io.Writer
 	// Seal ends the body and puts prefix in front of all that was written.
 	Seal(prefix []byte) error
@@ -64,21 +64,23 @@ type BodyReader interface {
 
 // Group is what one Commit makes durable together.
 type Group struct {
-	Writes []Write   // in order: of two of one key the later counts
-	Bodies []Body    // new bodies of this store, sealed
-	Drop   []mail.ID // bodies of earlier groups that are no longer wanted; one that is not there is no error
+	Writes []Write // in order: of two of one key the later counts
+	Bodies []Body  // new bodies of this store, sealed
+	// Drop is bodies of earlier groups that are no longer wanted; one that is not there is no error.
+	Drop []mail.ID
 }
 
 // Section is the Journal's part of a Store, as of the last Commit.
 type Section interface {
 	// Get returns a copy of the value of a key; ErrNotFound where there is none.
 	Get(key []byte) ([]byte, error)
-	// Scan calls fn with the keys that begin with prefix, from the key from (or the first, if nil) on in
-	// order, until fn returns false. Both slices are valid during the call only.
+	// Scan calls fn with the keys that begin with prefix, from the key from (or the first, if nil)
+	// on in order, until fn returns false. Both slices are valid during the call only.
 	Scan(prefix, from []byte, fn func(key, value []byte) bool) error
 }
 
-// JournalSection returns the Journal's section of a store. Its keys can not collide with the queue's.
+// JournalSection returns the Journal's section of a store. Its keys can not collide with the
+// queue's.
 func JournalSection(store Store) Section { return section{store} }
 
 type section struct{ store Store }

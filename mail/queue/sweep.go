@@ -86,10 +86,11 @@ func (q *Queue) sweep(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// oldHistory returns a batch of messages from an id on that arrived before a time and to which nothing happened
-// since, and where to go on; 0 for nowhere.
-func (q *Queue) oldHistory(from mail.ID, before time.Time) (old []*pastMessage, next mail.ID, err error) {
-	to := mail.ID(uint64(before.UnixMicro()) << 12) // ids begin with the time
+// oldHistory returns a batch of messages from an id on that arrived before a time and to which
+// nothing happened since, and where to go on; 0 for nowhere.
+func (q *Queue) oldHistory(from mail.ID, before time.Time) (old []*pastMessage, next mail.ID,
+	err error) {
+	end := idKey(spaceHistory, mail.ID(uint64(before.UnixMicro())<<12)) // ids begin with the time
 	n := 0
 	var p *pastMessage
 	keep := func() {
@@ -97,7 +98,7 @@ func (q *Queue) oldHistory(from mail.ID, before time.Time) (old []*pastMessage, 
 			old = append(old, p)
 		}
 	}
-	scanErr := q.store.Scan(idKey(spaceHistory, from), idKey(spaceHistory, to), func(key, value []byte) bool {
+	scanErr := q.store.Scan(idKey(spaceHistory, from), end, func(key, value []byte) bool {
 		id := keyID(key)
 		if p == nil || p.id != id {
 			if n++; n > sweepBatch {
@@ -136,16 +137,11 @@ func (q *Queue) commitAndWait(ctx context.Context, o *op) error {
 	done := make(chan error, 1)
 	o.done = func(err error) { done <- err }
 	q.committer.push(o)
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wait(ctx, done)
 }
 
-// Forget removes the history of a message that is done before its time, as when a person asks for it. What
-// the log has stays with the Journal.
+// Forget removes the history of a message that is done before its time, as when a person asks for
+// it. What the log has stays with the Journal.
 func (q *Queue) Forget(ctx context.Context, id mail.ID) error {
 	if q.isLive(id) {
 		return fmt.Errorf("message %v is in the queue: drop it first", id)
@@ -163,7 +159,8 @@ func (q *Queue) Forget(ctx context.Context, id mail.ID) error {
 func (q *Queue) past(id mail.ID) (*pastMessage, error) {
 	p := &pastMessage{id: id, seqs: 1}
 	var err error
-	scanErr := q.store.Scan(historyKey(id, 0), prefixEnd(idKey(spaceHistory, id)), func(_, value []byte) bool {
+	end := prefixEnd(idKey(spaceHistory, id))
+	scanErr := q.store.Scan(historyKey(id, 0), end, func(_, value []byte) bool {
 		if p.head == nil {
 			p.head, err = decodeHead(id, value)
 			return err == nil

@@ -40,7 +40,8 @@ func (q *Queue) showLive(id mail.ID) (Message, error) {
 	return x, nil
 }
 
-// showPast returns a message that is done: what became of each recipient is the last that the history says.
+// showPast returns a message that is done: what became of each recipient is the last that the
+// history says.
 func (q *Queue) showPast(id mail.ID) (Message, error) {
 	p, err := q.past(id)
 	if err != nil {
@@ -99,8 +100,8 @@ func (p *pastMessage) attempts() []Attempt {
 	return list
 }
 
-// Trace returns the messages that a queue id, a Message-ID (with or without brackets) or an address of
-// sender or recipient names, newest first, at most limit (0: 100), with their history.
+// Trace returns the messages that a queue id, a Message-ID (with or without brackets) or an address
+// of sender or recipient names, newest first, at most limit (0: 100), with their history.
 func (q *Queue) Trace(ctx context.Context, what string, limit int) ([]Message, error) {
 	if limit <= 0 {
 		limit = 100

@@ -11,8 +11,8 @@ import (
 	"github.com/tallypost/tallypost/mail/queue"
 )
 
-// TestJournal tests a Journal. open opens the journal that a section holds, or begins one; it is called again
-// for the same section to see what is left after the process ended.
+// TestJournal tests a Journal. open opens the journal that a section holds, or begins one; it is
+// called again for the same section to see what is left after the process ended.
 func TestJournal(t *testing.T, open func(t *testing.T, section queue.Section) queue.Journal) {
 	tests := []struct {
 		name string

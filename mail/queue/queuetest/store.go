@@ -1,6 +1,6 @@
-// Package queuetest holds the conformance suites of the queue's interfaces: what every Store and every
-// Journal must keep, whoever wrote it. It knows nothing of how they do it, and tests neither speed nor what
-// happens when disks fail: that is for the tests of each.
+// Package queuetest holds the conformance suites of the queue's interfaces: what every Store and
+// every Journal must keep, whoever wrote it. It knows nothing of how they do it, and tests neither
+// speed nor what happens when disks fail: that is for the tests of each.
 package queuetest
 
 import (
@@ -457,8 +457,8 @@ func testReopen(t *testing.T, s *store) {
 	}
 }
 
-// testChurn has bodies come and go, so that whatever a store does to use room again happens, while a few stay
-// for the whole time.
+// testChurn has bodies come and go, so that whatever a store does to use room again happens, while
+// a few stay for the whole time.
 func testChurn(t *testing.T, s *store) {
 	const stay = 5
 	alive := make(map[mail.ID]int)
