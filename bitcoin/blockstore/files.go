@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 
@@ -133,7 +134,68 @@ func openFiles(s *Store, key xorKey) (*files, error) {
 	}
 	f.grow(0)
 	f.current = int32(len(f.infos) - 1)
-	return f, f.checkFiles()
+	reindexing, err := s.Reindexing()
+	if err != nil {
+		return nil, err
+	}
+	if !reindexing {
+		return f, f.checkFiles()
+	}
+	// Blocks are found in the files one after the other: what comes otherwise must not be written
+	// over them.
+	last, err := s.lastBlockFile()
+	f.current = max(f.current, last+1)
+	f.grow(f.current)
+	return f, err
+}
+
+// lastBlockFile returns the greatest number of a blk file in the directory, or -1.
+func (s *Store) lastBlockFile() (int32, error) {
+	numbers, err := s.blockFiles()
+	if err != nil || len(numbers) == 0 {
+		return -1, err
+	}
+	return numbers[len(numbers)-1], nil
+}
+
+// blockFiles returns the numbers of the blk files in the directory, in order.
+func (s *Store) blockFiles() ([]int32, error) {
+	names, err := s.list(s.cfg.BlocksDir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int32
+	for _, name := range names {
+		var number int32
+		if n, _ := fmt.Sscanf(name, "blk%d.dat", &number); n == 1 &&
+			name == (fileID{false, number}).String() {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// removeAfterGap removes the blk files after the first missing one, and all rev files (Bitcoin Core
+// node/blockstorage.cpp, CleanupBlockRevFiles).
+func (s *Store) removeAfterGap() error {
+	names, err := s.list(s.cfg.BlocksDir)
+	if err != nil {
+		return err
+	}
+	next := int32(0)
+	for _, name := range names { // sorted
+		switch {
+		case name == (fileID{false, next}).String():
+			next++
+			continue
+		case strings.HasPrefix(name, "blk"), strings.HasPrefix(name, "rev"):
+			if err := s.fs.Remove(s.fs.PathJoin(s.cfg.BlocksDir, name)); err != nil {
+				return fmt.Errorf("remove useless block file: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 func (f *files) grow(number int32) {

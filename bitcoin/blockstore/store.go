@@ -46,7 +46,10 @@ type Config struct {
 	// WipeIndex forgets the index of blocks, to be made anew from their files, and the coins
 	// (Core's -reindex); WipeCoins the coins only (-reindex-chainstate).
 	WipeIndex, WipeCoins bool
-	Log                  *slog.Logger // nil: none
+	// Pruned says that block files may be missing: those after the first gap are of no use when the
+	// index is made anew, and are deleted.
+	Pruned bool
+	Log    *slog.Logger // nil: none
 }
 
 func (c *Config) fill() error {
@@ -115,6 +118,11 @@ func (s *Store) open() error {
 	if s.cfg.WipeIndex {
 		if err := s.SetFlag(flagReindexing, true); err != nil {
 			return err
+		}
+		if s.cfg.Pruned {
+			if err := s.removeAfterGap(); err != nil {
+				return err
+			}
 		}
 	}
 	key, err := s.openXOR()

@@ -57,19 +57,20 @@ func (c *Chain) Add(ctx context.Context, b *bitcoin.Block, src Source) (Outcome,
 // proof of work and Merkle root are right is worth relaying at once (BIP 152). fresh is false for
 // Ignored.
 func (c *Chain) Accept(b *bitcoin.Block, src Source) (entry Entry, fresh bool, err error) {
-	return c.accept(b, src, nil)
-}
-
-// accept is Accept for a block that may stand in the files already.
-func (c *Chain) accept(
-	b *bitcoin.Block, src Source, at *blockstore.Pos,
-) (entry Entry, fresh bool, err error) {
 	candidate, err := consensus.NewCandidate(c.cfg.Network, b, 0)
 	if err != nil {
 		// The header is not marked: should there be a way to tamper with blocks that nobody knows
 		// yet, it must not keep the true block out.
 		return Entry{}, false, err
 	}
+	return c.accept(candidate, src, nil)
+}
+
+// accept is Accept for a block that was checked by itself, and may stand in the files already.
+func (c *Chain) accept(
+	candidate *consensus.Candidate, src Source, at *blockstore.Pos,
+) (entry Entry, fresh bool, err error) {
+	b := candidate.Block()
 	c.mu.Lock()
 	if c.fatal != nil {
 		defer c.mu.Unlock()

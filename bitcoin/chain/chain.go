@@ -137,6 +137,9 @@ type Chain struct {
 	sequence   int32  // of the next block that arrives
 	precious   preciousCount
 	assumed    string // why scripts are run, or are not
+	synced     bool   // the initial download is done; that is so for good
+	importing  int    // imports under way
+	progress   *ImportProgress
 	fatal      error
 
 	unflushed  int // octets of blocks that were written since the index was

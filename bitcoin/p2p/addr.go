@@ -123,6 +123,16 @@ func mayServeBlocks(s wire.Services) bool {
 
 // reachable reports whether we connect to the network by ourselves.
 func (n *Node) reachable(net wire.Net) bool {
+	switch net {
+	case wire.NetTorV3, wire.NetI2P:
+		if n.cfg.Proxies[net] == "" {
+			return false
+		}
+	case wire.NetCJDNS:
+		if !n.cfg.CJDNS {
+			return false
+		}
+	}
 	return n.cfg.OnlyNets == nil || slices.Contains(n.cfg.OnlyNets, net)
 }
 
@@ -271,11 +281,13 @@ func (n *Node) onGetAddr(p *Peer) {
 }
 
 func (n *Node) cachedAddrs(p *Peer, now time.Time) []wire.KnownAddr {
-	c := n.getAddrs[p.network()]
+	// By network and by our own address: else who reaches us by two could tell that they are one node.
+	key := p.network().String() + " " + p.bindAddr
+	c := n.getAddrs[key]
 	if c.until.Before(now) {
 		c.addrs = n.book.Addrs(wire.MaxAddrs, maxAddrPercent, wire.NetNone, false, now)
 		c.until = now.Add(addrCacheTime + rand.N(6*time.Hour))
-		n.getAddrs[p.network()] = c
+		n.getAddrs[key] = c
 	}
 	return c.addrs
 }

@@ -70,6 +70,10 @@ func (n *Node) takeBlock(ctx context.Context, p *Peer, b *bitcoin.Block, src cha
 	n.releaseBlock(hash, p)
 	n.mu.Unlock()
 	if err != nil {
+		if e := new(consensus.Error); errors.As(err, &e) && e.Kind == consensus.KindLowWork {
+			n.debugf("AcceptBlockHeader: not adding new block header %s, missing anti-dos proof-of-work "+
+				"validation", hash)
+		}
 		n.debugf("AcceptBlockHeader: Consensus::ContextualCheckBlockHeader: %s, %v", hash, err)
 		n.debugf("ProcessNewBlock: AcceptBlock FAILED (%v)", err)
 		n.blockFailed(p, hash, err)

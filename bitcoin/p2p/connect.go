@@ -465,10 +465,16 @@ func (s *connecter) choose(typ ConnType, now time.Time) (wire.KnownAddr, bool) {
 		}
 	}
 	n.mu.Unlock()
+	var nets []wire.Net
+	for _, net := range []wire.Net{wire.NetIPv4, wire.NetIPv6, wire.NetTorV3, wire.NetI2P, wire.NetCJDNS} {
+		if n.reachable(net) {
+			nets = append(nets, net)
+		}
+	}
 	for tries := range 100 {
 		e, ok := n.book.TriedCollision()
 		if typ != Feeler || !ok {
-			e, ok = n.book.Select(typ == Feeler, now, n.cfg.OnlyNets...)
+			e, ok = n.book.Select(typ == Feeler, now, nets...)
 		}
 		if !ok {
 			return wire.KnownAddr{}, false

@@ -60,6 +60,7 @@ type Config struct {
 	Proxies     map[wire.Net]string                                               // SOCKS5 servers by network
 	NameProxy   string                                                            // for names; empty: resolve
 	OnlyNets    []wire.Net                                                        // to connect to by ourselves; nil: all
+	CJDNS       bool                                                              // addresses of fc00::/8 are those of CJDNS, and reached
 	Whitelist   []Whitelisted
 	Connect     []string // connect to these only
 	ConnectOnly bool     // -connect was given, be it -connect=0
@@ -128,7 +129,7 @@ type Node struct {
 	recent   *recentBlock
 	cursor   chain.Cursor // up to where blocks were announced
 	tipSeen  time.Time    // when the tip last changed
-	getAddrs map[wire.Net]addrCache
+	getAddrs map[string]addrCache
 	inbound  time.Time // next trickle to inbound peers of all networks
 	upload   uploadCycle
 	anchors  []wire.AddrPort
@@ -170,7 +171,7 @@ func New(cfg Config) *Node {
 		wake:   make(chan struct{}, 1),
 		peers:  map[PeerID]*Peer{}, nonces: map[uint64]bool{},
 		added:    append([]string(nil), cfg.AddNodes...),
-		getAddrs: map[wire.Net]addrCache{},
+		getAddrs: map[string]addrCache{},
 		local:    map[wire.Addr]localAddr{},
 		orphans:  newOrphanage(),
 		rejects:  newRejectFilter(),

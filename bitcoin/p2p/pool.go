@@ -136,11 +136,11 @@ func (p pool) sequence() (s uint64) {
 	return s
 }
 
-// minFee returns the rate below which nothing is taken.
+// minFee returns the rate below which nothing is taken because the pool is full; 0 while there is room.
 func (n *Node) minFee() (rate bitcoin.Amount) {
 	now := n.clock.Now()
 	n.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
-		rate = bitcoin.Amount(max(m.MinFee(now), m.Config().MinRelayFee))
+		rate = bitcoin.Amount(m.MinFee(now))
 	})
 	return rate
 }

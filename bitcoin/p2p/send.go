@@ -71,8 +71,15 @@ func (n *Node) inactive(p *Peer, now time.Time) bool {
 		n.debugf("V2 handshake timeout, disconnecting peer=%d", p.id)
 		return true
 	case p.lastRecv.IsZero() || p.lastSend.IsZero():
-		n.debugf("socket no message in first %d seconds, disconnecting peer=%d",
-			int(n.cfg.PeerTimeout.Seconds()), p.id)
+		missing := ""
+		if p.lastRecv.IsZero() {
+			missing += ", never received from peer"
+		}
+		if p.lastSend.IsZero() {
+			missing += ", never sent to peer"
+		}
+		n.debugf("socket no message in first %d seconds%s, disconnecting peer=%d",
+			int(n.cfg.PeerTimeout.Seconds()), missing, p.id)
 		return true
 	case now.Sub(p.lastSend) > inactiveTimeout:
 		n.debugf("socket sending timeout: %ds, disconnecting peer=%d", int(now.Sub(p.lastSend).Seconds()), p.id)
@@ -231,12 +238,15 @@ func (n *Node) followChain(ctx context.Context) {
 	n.tipSeen = n.clock.Now()
 	n.rejects.reset()
 	for _, b := range blocks {
-		n.orphans.forBlock(b)
+		if k := n.orphans.forBlock(b); k > 0 {
+			n.log.Debug("Erased "+itoa(int64(k))+" orphan transaction(s) included or conflicted by block",
+				"cat", "txpackages")
+		}
 		n.txs.forgetBlock(b)
 		n.judged(b.Hash(), nil)
 	}
-	if n.blocks.stalling > stallingTimeout {
-		n.blocks.stalling = max(stallingTimeout, n.blocks.stalling*85/100)
+	for i := 0; i < len(fresh) && n.blocks.stalling > stallingTimeout; i++ {
+		n.blocks.stalling = max(stallingTimeout, (n.blocks.stalling * 85 / 100).Truncate(time.Second))
 		n.debugf("Decreased stalling timeout to %d seconds", int(n.blocks.stalling.Seconds()))
 	}
 	if n.initialDownload() {
@@ -281,6 +291,9 @@ const maxFilter = 1e7
 
 // roundFee takes a rate to a neighbouring one of a series that grows by a tenth (Core's FeeFilterRounder).
 func roundFee(rate bitcoin.Amount) bitcoin.Amount {
+	if rate <= 0 {
+		return 0
+	}
 	lower, upper := 0.0, 50.0
 	for upper < float64(rate) && upper*1.1 <= maxFilter {
 		lower, upper = upper, upper*1.1

@@ -323,13 +323,15 @@ func (o *orphanage) children(tx *bitcoin.Tx) []*orphan {
 	return list
 }
 
-// forBlock takes away the orphans that a block has, or that spend what it spends.
-func (o *orphanage) forBlock(b *bitcoin.Block) {
+// forBlock takes away the orphans that a block has, or that spend what it spends, and returns how many.
+func (o *orphanage) forBlock(b *bitcoin.Block) (count int) {
 	for i := range b.Txs {
 		for j := range b.Txs[i].In {
 			for e := range o.spends[b.Txs[i].In[j].PrevOut] {
 				o.remove(e.tx.WTxID())
+				count++
 			}
 		}
 	}
+	return count
 }

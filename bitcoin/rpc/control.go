@@ -97,7 +97,7 @@ func (a *API) stop(ctx context.Context, c call) (any, error) {
 }
 
 func (a *API) uptime(call) (any, error) {
-	return int64(time.Since(a.cfg.Started) / time.Second), nil
+	return int64(a.now().Sub(a.cfg.Started) / time.Second), nil
 }
 
 func (a *API) memoryInfo(c call) (any, error) {

@@ -181,8 +181,7 @@ func (a *API) getNetworkInfo(call) (any, error) {
 	networks := []any{}
 	for _, n := range allNets {
 		proxy := a.p2p.Proxy(n)
-		direct := n == wire.NetIPv4 || n == wire.NetIPv6
-		reachable := a.p2p.Reachable(n) && (direct || proxy != "")
+		reachable := a.p2p.Reachable(n)
 		networks = append(networks, object{{"name", n.String()}, {"limited", !reachable},
 			{"reachable", reachable}, {"proxy", proxy}, {"proxy_randomize_credentials", proxy != ""}})
 	}

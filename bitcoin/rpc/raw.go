@@ -158,7 +158,7 @@ func (a *API) decodeScript(c call) (any, error) {
 	switch kind {
 	case script.BareMultisig, script.PubKey, script.PubKeyHash, script.WitnessV0KeyHash,
 		script.WitnessV0ScriptHash, script.NonStandard:
-		wrap = script.HasValidOps(s) && !script.IsUnspendable(s)
+		wrap = script.HasValidOps(s) && !script.IsUnspendable(s) && !onlyTapscript(s)
 	}
 	if !wrap {
 		return o, nil
@@ -190,6 +190,22 @@ func (a *API) decodeScript(c call) (any, error) {
 		o.Set("segwit", segwit)
 	}
 	return o, nil
+}
+
+// onlyTapscript reports whether a script has operations that exist in tapscript alone (BIP 342).
+func onlyTapscript(s []byte) bool {
+	for len(s) > 0 {
+		op, _, rest, ok := script.Next(s)
+		if !ok {
+			return false
+		}
+		switch s = rest; {
+		case op == 80, op == 98, op >= 126 && op <= 129, op >= 131 && op <= 134, op == 137, op == 138,
+			op == 141, op == 142, op >= 149 && op <= 153, op >= 186 && op <= 254:
+			return true
+		}
+	}
+	return false
 }
 
 func (a *API) createRawTransaction(c call) (any, error) {

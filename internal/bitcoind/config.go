@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -207,11 +208,17 @@ func (c *Config) chain(o *options.Options) error {
 		h := w.Hash()
 		c.AssumeValid = &h
 	}
-	c.MaxTipAge = time.Duration(o.Int("maxtipage", 24*3600)) * time.Second
+	c.MaxTipAge = time.Duration(min(o.Int("maxtipage", 24*3600), 1<<33)) * time.Second // a Duration ends at 1<<33
 	c.Workers = int(max(o.Int("par", 0), 0))
 	c.CacheBytes = o.Int("dbcache", 0) << 20
 	c.SmallFiles, c.NoXOR = o.Bool("fastprune", false), !o.Bool("blocksxor", true)
 	c.Reindex, c.ReindexCoin = o.Bool("reindex", false), o.Bool("reindex-chainstate", false)
+	if dir := o.String("blocksdir", ""); dir != "" {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return fmt.Errorf("Specified blocks directory %q does not exist.", dir)
+		}
+		c.BlocksDir = filepath.Join(dir, c.Network.DataDir, "blocks")
+	}
 	c.StopAt = bitcoin.Height(o.Int("stopatheight", 0))
 	c.Deprecated = o.List("deprecatedrpc")
 	c.MockTime = o.Int("mocktime", 0)
@@ -308,6 +315,9 @@ func (c *Config) peers(o *options.Options) error {
 		p.MinimumWork = *c.MinimumWork
 	}
 	p.Services = wire.ServiceNetwork | wire.ServiceNetworkLimited | wire.ServiceWitness
+	if o.Int("prune", 0) > 0 {
+		p.Services &^= wire.ServiceNetwork // not all blocks, only the last ones
+	}
 	if p.V2 {
 		p.Services |= wire.ServiceP2PV2
 	}
@@ -360,6 +370,7 @@ func (c *Config) networks(o *options.Options) error {
 		}
 		p.OnlyNets = append(p.OnlyNets, n)
 	}
+	p.CJDNS = o.Bool("cjdnsreachable", false)
 	p.Proxies = map[wire.Net]string{}
 	if s := o.String("proxy", ""); s != "" && s != "0" {
 		at, err := proxyAddr(s)

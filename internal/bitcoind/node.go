@@ -144,8 +144,19 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.server.SetWarmup("")
 	}
 	n.log.Info("Done loading")
+	var chainRuns sync.WaitGroup
+	var chainErr error
+	chainRuns.Go(func() {
+		if chainErr = n.chain.Run(ctx); chainErr != nil {
+			n.stop() // the disk: nothing is trusted after that
+		}
+	})
 	err = n.p2p.Run(ctx)
 	n.log.Info("Shutdown: In progress...")
+	chainRuns.Wait()
+	if chainErr != nil && !errors.Is(chainErr, context.Canceled) {
+		err = errors.Join(err, chainErr)
+	}
 	endServing()
 	calls.Wait()
 	if e := n.saveState(); err == nil {
@@ -328,7 +339,7 @@ func (n *Node) makeAPI() {
 	n.api = rpc.New(rpc.Config{
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: n.coins(), Files: n.diskFiles(),
 		Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
-		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: time.Now(),
+		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
 	})
 	n.api.SetServer(n.server)
 	n.server.Add(n.api.Methods())

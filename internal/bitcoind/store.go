@@ -3,6 +3,9 @@ package bitcoind
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -14,11 +17,20 @@ import (
 )
 
 func (n *Node) storeConfig() blockstore.Config {
-	return blockstore.Config{Network: n.cfg.Network, Dir: n.cfg.DataDir}
+	return blockstore.Config{
+		Network: n.cfg.Network, Dir: n.cfg.DataDir, BlocksDir: n.cfg.BlocksDir, CacheBytes: n.cfg.CacheBytes,
+		NoXOR: n.cfg.NoXOR, SmallFiles: n.cfg.SmallFiles, Log: n.log,
+	}
 }
 
-// closeStore gives the store back.
-func (n *Node) closeStore() error { return n.store.Close() }
+// closeStore makes what the chain has durable and gives the store back.
+func (n *Node) closeStore() error {
+	var err error
+	if n.chain != nil {
+		err = n.chain.Close()
+	}
+	return errors.Join(err, n.store.Close())
+}
 
 // coins returns what scantxoutset and gettxoutsetinfo look through. On networks for tests the chain is
 // short enough to be replayed.
@@ -29,7 +41,32 @@ func (n *Node) coins() rpc.Coins {
 	return nil
 }
 
-func (n *Node) diskFiles() rpc.Files { return nil }
+func (n *Node) diskFiles() rpc.Files {
+	return files{n.store, filepath.Join(n.cfg.DataDir, "chainstate")}
+}
+
+// files tells what the store takes on disk.
+type files struct {
+	store *blockstore.Store
+	coins string // directory
+}
+
+// BlockBytes is as rpc.Files has it.
+func (f files) BlockBytes() int64 { return f.store.Usage() }
+
+// CoinBytes is as rpc.Files has it.
+func (f files) CoinBytes() (sum int64) {
+	list, err := os.ReadDir(f.coins)
+	if err != nil {
+		return 0
+	}
+	for _, e := range list {
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
+		}
+	}
+	return sum
+}
 
 // replay finds the unspent outputs by going through all blocks.
 type replay struct{ chain *chain.Chain }
