@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"blitiri.com.ar/go/spf"
 	miekg "github.com/miekg/dns"
 )
 
@@ -403,35 +402,6 @@ func TestServerTimeoutKeepsSilent(t *testing.T) {
 	}
 	if n := z.Asked("example.org", "MX"); n != 2 {
 		t.Errorf("asked %d times, want 2", n)
-	}
-}
-
-func TestStdLookup(t *testing.T) {
-	z := MustZone(map[string][]string{
-		"example.com":    {"TXT v=spf1 mx include:b.example -all", "MX 1 mx.example.com"},
-		"mx.example.com": {"A 192.0.2.1", "AAAA 2001:db8::1"},
-		"b.example":      {"TXT v=spf1 ip4:198.51.100.7 -all"},
-		"bad.example":    {"TXT v=spf1 include:fails.example -all"},
-		"fails.example":  {"TXT v=spf1 -all"},
-	})
-	z.Fail("fails.example", ServFail)
-	var resolver spf.DNSResolver = StdLookup{z}
-	for _, row := range []struct {
-		ip, sender string
-		want       spf.Result
-	}{
-		{"192.0.2.1", "a@example.com", spf.Pass},
-		{"2001:db8::1", "a@example.com", spf.Pass},
-		{"198.51.100.7", "a@example.com", spf.Pass},
-		{"198.51.100.8", "a@example.com", spf.Fail},
-		{"192.0.2.1", "a@none.example", spf.None},
-		{"192.0.2.1", "a@bad.example", spf.TempError},
-	} {
-		got, err := spf.CheckHostWithSender(net.ParseIP(row.ip), "helo.example", row.sender,
-			spf.WithResolver(resolver), spf.WithContext(t.Context()))
-		if got != row.want {
-			t.Errorf("%s %s: %s (%v), want %s", row.ip, row.sender, got, err, row.want)
-		}
 	}
 }
 

@@ -7,18 +7,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
-
-	"blitiri.com.ar/go/spf"
 
 	"github.com/tallypost/tallypost/internal/dns"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/dkim"
 	"github.com/tallypost/tallypost/mail/dmarc"
 	"github.com/tallypost/tallypost/mail/keyring"
+	"github.com/tallypost/tallypost/mail/spf"
 	"github.com/tallypost/tallypost/mail/tlspolicy"
 )
 
@@ -75,34 +73,30 @@ func (s *Site) checkPTR(ctx context.Context, c *Checker) (Status, string) {
 }
 
 func (s *Site) checkSPF(ctx context.Context, c *Checker) (Status, string) {
-	return s.passesSPF(ctx, c, "postmaster@"+s.Domain.ASCII())
+	return s.passesSPF(ctx, c, s.Domain)
 }
 
 func (s *Site) checkHostSPF(ctx context.Context, c *Checker) (Status, string) {
-	return s.passesSPF(ctx, c, "postmaster@"+s.Host.ASCII())
+	return s.passesSPF(ctx, c, s.Host)
 }
 
-// passesSPF evaluates the record for each address that the server has.
-func (s *Site) passesSPF(ctx context.Context, c *Checker, sender string) (Status, string) {
+// passesSPF evaluates the record of a domain for each address that the server has.
+func (s *Site) passesSPF(ctx context.Context, c *Checker, domain mail.Domain) (Status, string) {
 	addrs, _, err := c.Resolver.Addrs(ctx, s.Host.ASCII())
 	if err != nil {
 		return Unknown, "the server's name has no address yet"
 	}
 	for _, ip := range addrs {
-		result, err := spf.CheckHostWithSender(net.IP(ip.AsSlice()), s.Host.ASCII(), sender,
-			spf.WithContext(ctx), spf.WithResolver(dns.StdLookup{Resolver: c.Resolver}))
-		switch result {
+		got := spf.Check(ctx, c.Resolver, spf.Query{IP: ip, Domain: domain.ASCII(), Helo: s.Host.ASCII(),
+			Now: c.Now})
+		switch got.Result {
 		case spf.Pass:
 		case spf.None:
 			return Missing, ""
 		case spf.TempError:
-			return Unknown, err.Error()
+			return Unknown, got.Reason
 		default:
-			words := fmt.Sprintf("%s for mail from %s", result, ip)
-			if err != nil {
-				words += ": " + err.Error()
-			}
-			return Wrong, words
+			return Wrong, fmt.Sprintf("%s for mail from %s: %s", got.Result, ip, got.Reason)
 		}
 	}
 	return Good, "pass for " + join(addrs)

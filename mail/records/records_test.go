@@ -129,7 +129,10 @@ func TestBroken(t *testing.T) {
 		want string // the finding for the first record of that name that is not good
 	}{
 		{"example.org", []string{"MX 10 other.example", "TXT v=spf1 mx -all"}, "wrong: mail goes to other.example"},
-		{"example.org", []string{"MX 10 mx.example.org", "TXT v=spf1 -all"}, "wrong: fail for mail from 192.0.2.25"},
+		{"example.org", []string{"MX 10 mx.example.org", "TXT v=spf1 -all"},
+			`wrong: fail for mail from 192.0.2.25: "-all" of example.org`},
+		{"example.org", []string{"MX 10 mx.example.org", "TXT v=spf1 mx -al"},
+			`wrong: permerror for mail from 192.0.2.25: record of example.org: "-al": unknown mechanism`},
 		{"example.org", []string{"MX 10 mx.example.org", "TXT v=spf1 mx", "TXT v=spf1 mx"}, "wrong: permerror"},
 		{"example.org", []string{"MX 10 mx.example.org"}, "missing"},
 		{"25.2.0.192.in-addr.arpa", []string{"PTR host25.isp.example"}, "wrong: 192.0.2.25 is called host25.isp.example"},

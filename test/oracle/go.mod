@@ -7,7 +7,6 @@ replace github.com/tallypost/tallypost => ../..
 require github.com/tallypost/tallypost v0.0.0
 
 require (
-	blitiri.com.ar/go/spf v1.6.0 // indirect
 	github.com/BurntSushi/toml v1.6.0 // indirect
 	github.com/DataDog/zstd v1.5.7 // indirect
 	github.com/RaduBerinde/axisds v0.1.0 // indirect
