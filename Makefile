@@ -5,7 +5,7 @@ FUZZTIME ?= 5s
 BENCHTIME ?= 1s
 
 .PHONY: build demo demo-up test check fmt vet lint race oracle interop fuzz vuln \
-	bench bench-smtp bench-rules bench-footprint clean
+	functional bench bench-smtp bench-rules bench-footprint clean
 
 build:
 	$(GO) build -o tallypost ./cmd/tallypost
@@ -56,6 +56,10 @@ bench-smtp: build
 
 bench-rules:
 	cd test/oracle && $(GO) test -run '^$$' -bench 'Parse|Merkle|Script|Verify' -benchmem -count 3 .
+
+# Bitcoin Core's own functional tests against our binary: make functional CORE=<source tree of Bitcoin Core>
+functional: build
+	$(GO) run ./test/functional -core "$(CORE)"
 
 clean:
 	rm -rf tallypost bitcoind bitcoin-cli out

@@ -98,6 +98,7 @@ var floors = map[string][]string{
 	// beside: tests and benchmarks against others
 	"test/peer":       {},
 	"test/bench/smtp": {"test/peer"},
+	"test/functional": {},
 
 	// 11 gate
 	"cmd/tallypost": {"*"},
