@@ -54,6 +54,11 @@ type SMTP struct {
 	RelayFrom []string `toml:"relay_from" comment:"networks that may send anywhere without logging in; open relays get black-listed"`
 	// MaxConnections at a time, all clients together.
 	MaxConnections int `toml:"max_connections"`
+	// Proxies and XClient speak for the clients behind them, on the ports of Submission too.
+	Proxies []string `toml:"proxies" comment:"networks of proxies in front of this server, as HAProxy, that begin each connection with a PROXY header (version 1 or 2)"`
+	XClient []string `toml:"xclient" comment:"networks of servers in front of this one, as Postfix or nginx, that say who the client is with XCLIENT"`
+	// BinaryMIME offers BINARYMIME (RFC 3030, section 3).
+	BinaryMIME bool `toml:"binarymime" comment:"take messages with binary parts as they are; only where all that read the mailboxes can, and nothing is forwarded"`
 }
 
 // Submission is the service that accounts send through.
@@ -227,9 +232,12 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
-	for _, p := range c.SMTP.RelayFrom {
-		if _, err := netip.ParsePrefix(p); err != nil {
-			bad("smtp.relay_from: %w", err)
+	for name, list := range map[string][]string{"smtp.relay_from": c.SMTP.RelayFrom,
+		"smtp.proxies": c.SMTP.Proxies, "smtp.xclient": c.SMTP.XClient} {
+		for _, p := range list {
+			if _, err := netip.ParsePrefix(p); err != nil {
+				bad("%s: %w", name, err)
+			}
 		}
 	}
 	if len(c.TLS.Cert) != len(c.TLS.Key) {

@@ -181,7 +181,7 @@ func (c *Config) validateIntake(bad func(format string, args ...any)) {
 func (c *Config) intakeConfig() intake.Config {
 	l := &c.Intake.Limits
 	cfg := intake.Config{
-		Hostname: c.Hostname, RelayFrom: c.SMTP.relayFrom(),
+		Hostname: c.Hostname, RelayFrom: prefixes(c.SMTP.RelayFrom),
 		DMARC:      intake.DMARCMode(c.Intake.DMARC),
 		Thresholds: intake.Thresholds{Junk: c.Intake.Junk, Reject: c.Intake.Reject},
 		Limits: intake.Limits{
@@ -234,10 +234,10 @@ func mustDomain(s string) mail.Domain {
 	return d
 }
 
-// relayFrom returns the prefixes; Validate has read them before.
-func (s SMTP) relayFrom() []netip.Prefix {
+// prefixes are the networks of a list that Validate has read before.
+func prefixes(list []string) []netip.Prefix {
 	var out []netip.Prefix
-	for _, p := range s.RelayFrom {
+	for _, p := range list {
 		out = append(out, netip.MustParsePrefix(p))
 	}
 	return out

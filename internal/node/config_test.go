@@ -43,6 +43,8 @@ func TestBadConfig(t *testing.T) {
 		{"bad domain", "hostname = \"x.test\"\ndata_dir = \"d\"\ndomains = [\"x..test\"]", "domains: domain \"x..test\": empty label"},
 		{"bad address", small + "[smtp]\nlisten = [\"25\"]", "smtp.listen: address 25: missing port"},
 		{"bad network", small + "[smtp]\nrelay_from = [\"10.0.0.1\"]", "smtp.relay_from"},
+		{"bad proxy", small + "[smtp]\nproxies = [\"haproxy\"]", "smtp.proxies"},
+		{"bad front", small + "[smtp]\nxclient = [\"10.0.0.0/33\"]", "smtp.xclient"},
 		{"cert without key", small + "[tls]\ncert = \"c.pem\"", "tls: cert"},
 		{"acme without listener", small + "[tls.acme]\nenabled = true", "tls.acme: set http_listen"},
 		{"negative", small + "[smtp]\nmax_size = -1", "smtp.max_size: -1"},

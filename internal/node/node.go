@@ -175,7 +175,7 @@ func (n *Node) listen(in *intake.Intake) error {
 	base := smtp.Config{
 		Hostname: n.cfg.Hostname, NewSession: in.NewSession, TLS: certs.serverTLS(),
 		MaxSize: n.cfg.SMTP.MaxSize, MaxRecipients: n.cfg.SMTP.MaxRecipients, Log: n.log.With("part", "smtp"),
-		Admit: in.Admit,
+		Admit: in.Admit, Proxies: prefixes(n.cfg.SMTP.Proxies), XClient: prefixes(n.cfg.SMTP.XClient),
 	}
 	submission := base
 	submission.Submission, submission.RequireTLS = true, true
@@ -183,6 +183,7 @@ func (n *Node) listen(in *intake.Intake) error {
 	submission.Password, submission.Scram, submission.OnAuth = in.Password, in.Scram, in.OnAuth
 	implicit := submission
 	implicit.ImplicitTLS = true
+	base.BinaryMIME = n.cfg.SMTP.BinaryMIME
 	base.GreetDelay = time.Duration(n.cfg.Intake.GreetDelay)
 	for _, s := range []struct {
 		cfg    smtp.Config
