@@ -135,7 +135,8 @@ func TestAuthDialogue(t *testing.T) {
 			s: 535 *
 			c: AUTH PLAIN ` + b64("\x00alice\x00"+strings.Repeat("x", 9300)) + `
 			s: 500 5.5.6 *
-			s: EOF`},
+			c: NOOP
+			s: 250 *`},
 		{"an answer that is too long", logins, hello + `
 			c: AUTH PLAIN
 			s: 334 

@@ -14,6 +14,8 @@ const (
 	maxCommandLine = 2048
 	// RFC 4954, section 4: "the maximum line length ... is 12288 octets".
 	maxAuthLine = 12288
+	// maxSkippedLine is how much of a longer line is read over to its end.
+	maxSkippedLine = 64 << 10
 )
 
 // verb is the first word of a command line, in upper case.

@@ -58,6 +58,9 @@ func (c *Conn) RemoteIP() netip.Addr { return addrPort(c.remote).Addr() }
 // LocalAddr returns the address the client connected to.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 
+// LocalIP returns the IP address the client connected to, as RemoteIP does the client's.
+func (c *Conn) LocalIP() netip.Addr { return addrPort(c.local).Addr() }
+
 // Helo returns the name the client gave with HELO, EHLO or LHLO; empty before. It is a claim. It
 // can be put in a header field: characters that no host name or address literal has are replaced by
 // '?'.
@@ -262,6 +265,9 @@ func (c *Conn) step() error {
 	c.x.stopping = true
 	line, err := c.x.readLine(maxCommandLine, longerLine)
 	c.x.stopping = false
+	if err == errLine {
+		return c.longLine()
+	}
 	if err != nil {
 		return err
 	}
@@ -283,6 +289,29 @@ func longerLine(line []byte) int {
 		return maxAuthLine
 	}
 	return 0
+}
+
+// longLine answers a command line that is too long (RFC 5321, section 4.5.3.1.4): where it ends is clear, so
+// what follows is heard, unless no end is in sight.
+func (c *Conn) longLine() error {
+	refusal := &Reply{Code: 500, Enhanced: "5.5.2",
+		Text: fmt.Sprintf("line too long: the limit is %d octets", maxCommandLine)}
+	if longerLine(c.x.buffered()) > 0 {
+		refusal = errAuthLong
+	}
+	whole, err := c.x.skipLine(maxSkippedLine)
+	switch {
+	case err == errLine:
+		c.say(refusal.Code, refusal.Enhanced, refusal.Text+", closing the connection")
+		c.closing, c.linger = true, true
+	case err != nil:
+		return err
+	case !whole:
+		return c.badLine(errBareLF)
+	default:
+		c.fault(refusal.Code, refusal.Enhanced, refusal.Text)
+	}
+	return nil
 }
 
 // badLine answers a command line that has a wrong line end or control characters in it.
@@ -307,7 +336,7 @@ func (c *Conn) lost(err error) {
 	case errors.Is(err, errTooSlow):
 		c.say(421, "4.4.2", "you send too slowly, closing the connection")
 	case errors.Is(err, errLine):
-		c.say(500, "5.5.6", fmt.Sprintf("line too long: the limit is %d octets", maxCommandLine))
+		c.say(500, "5.5.2", fmt.Sprintf("line too long: the limit is %d octets", maxCommandLine))
 		c.linger = true
 	case errors.Is(err, errFraming):
 		c.say(421, "4.7.0", "no telling where your next command begins, closing the connection")

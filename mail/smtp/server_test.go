@@ -224,7 +224,17 @@ func TestRFC5321(t *testing.T) {
 			= data ".\r\nx\r\n..\r\na.b\r\n"`},
 		{"4.5.3.1.4 command line too long", nil, hello + `
 			c: NOOP ` + strings.Repeat("x", 3000) + `
-			s: 500 5.5.6 *
+			s: 500 5.5.2 *
+			c: NOOP ` + strings.Repeat("x", 40_000) + `
+			s: 500 5.5.2 *
+			c: NOOP
+			s: 250 *
+			c> "NOOP ` + strings.Repeat("x", 3000) + `\nMAIL FROM:<>\r\n"
+			s: 500 5.5.2 line ends in a bare LF*
+			s: EOF`},
+		{"a command line without end", nil, hello + `
+			c> "NOOP ` + strings.Repeat("x", 80_000) + `"
+			s: 500 5.5.2 *
 			s: EOF`},
 		{"8-bit and control characters in commands", nil, hello + `
 			c> "NOOP \x00\r\n"

@@ -171,6 +171,35 @@ func (x *wire) readLine(limit int, longer func(line []byte) int) ([]byte, error)
 	}
 }
 
+// skipLine reads over the rest of a line, and reports whether it ends in CRLF; errLine where it does not end
+// within limit octets.
+func (x *wire) skipLine(limit int) (crlf bool, err error) {
+	defer func() { x.lineBegun = false }()
+	x.lineBegun = true
+	var last byte
+	for seen := 0; seen < limit; {
+		b := x.buffered()
+		n := bytes.IndexByte(b, '\n') + 1
+		if n == 1 {
+			x.r++
+			return last == '\r', nil
+		}
+		if n > 1 {
+			x.r += n
+			return b[n-2] == '\r', nil
+		}
+		if len(b) > 0 {
+			last = b[len(b)-1]
+		}
+		seen += len(b)
+		x.r += len(b)
+		if err := x.fill(); err != nil {
+			return false, err
+		}
+	}
+	return false, errLine
+}
+
 // fill reads more octets behind those that are buffered, waiting for at least one. It makes room by
 // moving what is buffered to the front, so slices of the buffer are no longer valid.
 func (x *wire) fill() error {
