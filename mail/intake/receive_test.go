@@ -186,7 +186,7 @@ func TestHeaderFaults(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"two From fields", with("From: eve@bare.example"), "550 5.6.0 the message has more than one From field"},
 		{"two authors", strings.Replace(plainText, "<ann@good.example>", "<ann@good.example>, x@bare.example", 1),
-			"550 5.7.1 ... good.example, bare.example: nobody can answer for them all"},
+			"550 5.7.1 addresses of more than one domain in From: good.example, bare.example: nobody can answer for them all"},
 		{"a From that can be read in two ways", strings.Replace(plainText, "Ann <", "<eve@bare.example> <", 1),
 			"550 5.6.0 malformed From"},
 		{"two subjects", with("Subject: other"), "550 5.6.0 the message has 2 Subject fields (RFC 5322, section 3.6)"},

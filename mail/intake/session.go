@@ -103,10 +103,7 @@ func (s *session) rcpt(ctx context.Context, to mail.Recipient) error {
 	if err := s.in.limits.recipient(s.conn.Account()); err != nil {
 		return err
 	}
-	addr := to.Address
-	if addr.Domain == "" { // postmaster, RFC 5321, section 4.5.1
-		addr.Domain = s.in.postmasterDomain()
-	}
+	addr := s.atHome(to.Address)
 	found, err := s.lookUp(addr, to)
 	if err != nil {
 		return err
@@ -126,6 +123,23 @@ func (s *session) rcpt(ctx context.Context, to mail.Recipient) error {
 		s.asked = append(s.asked, addr)
 	}
 	return nil
+}
+
+// atHome gives an address that names this server itself a domain of ours: "postmaster" alone and at the host
+// name, which reports give as the place for questions (RFC 5321, section 4.5.1), and every address at the
+// literal of the IP address that the client has connected to (section 4.1.3).
+func (s *session) atHome(a mail.Address) mail.Address {
+	ip, literal := a.Domain.Literal()
+	switch {
+	case a.Domain == "":
+	case literal && ip.Unmap() == s.conn.LocalIP():
+	case isPostmaster(a) && strings.EqualFold(a.Domain.ASCII(), s.in.cfg.Hostname) &&
+		!s.in.accounts.IsLocal(a.Domain):
+	default:
+		return a
+	}
+	a.Domain = s.in.postmasterDomain()
+	return a
 }
 
 // lookUp returns the recipients that an address leads to, or why it leads nowhere from here.

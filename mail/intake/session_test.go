@@ -33,7 +33,13 @@ func TestRecipients(t *testing.T) {
 		{"team@here.example", "250", []string{"ada@here.example", "bob@here.example", "eve@there.example"}},
 		{"postmaster", "250", []string{"ada@here.example"}}, // RFC 5321, section 4.5.1
 		{"PostMaster@here.example", "250", []string{"ada@here.example"}},
-		{"abuse@here.example", "250", []string{"ada@here.example"}}, // RFC 2142
+		{"abuse@here.example", "250", []string{"ada@here.example"}},         // RFC 2142
+		{"Postmaster@mx.here.example", "250", []string{"ada@here.example"}}, // as our reports have it
+		{"ada@mx.here.example", "550 5.7.1", nil},
+		{"postmaster@[198.51.100.25]", "250", []string{"ada@here.example"}},
+		{"bob@[IPv6:::ffff:198.51.100.25]", "250", []string{"bob@here.example"}},
+		{"nobody@[198.51.100.25]", "550 5.1.1 <nobody@[198.51.100.25]>: no such mailbox here", nil},
+		{"ada@[198.51.100.26]", "550 5.7.1", nil},
 		{"nobody@here.example", "550 5.1.1 <nobody@here.example>: no such mailbox here", nil},
 		{"x@there.example", "550 5.7.1 <x@there.example>: this server does not relay for you: " +
 			"there.example is not a domain of its own", nil},

@@ -314,8 +314,7 @@ func (in *Intake) checkForm(id *identity, h mail.Header) error {
 		// An empty one, as test programs send it, deceives nobody.
 		return refuse(550, "5.6.0", "%v (RFC 5322, section 3.6.2)", id.authorErr)
 	case errors.Is(id.authorErr, dmarc.ErrManyAuthors):
-		return refuse(550, "5.7.1", "%v: %s: nobody can answer for them all",
-			id.authorErr, strings.Join(id.author.Domains, ", "))
+		return refuse(550, "5.7.1", "%v: nobody can answer for them all", id.authorErr)
 	}
 	for _, name := range onlyOnce {
 		if n := len(h.All(name)); n > 1 {
