@@ -67,10 +67,14 @@ func TestRefusals(t *testing.T) {
 		{"several lines", answers{".": "550-5.7.26 Unauthenticated\n550 5.7.26 see here"}, "failed 5.7.26 sender not proven", false, ""},
 		{"a 5yz that passes", answers{"MAIL": "550 Ip frequency limited"}, "deferred 4.7.0 rate limited", false, ""},
 
+		// The server cannot have the message.
+		{"half closed in MAIL", answers{"MAIL": "HALF"}, "delivered 2.0.0", true, ""},
+		{"reset in RCPT", answers{"RCPT": "RESET"}, "delivered 2.0.0", true, ""},
+		{"closed instead of 354", answers{"DATA": "CLOSE"}, "delivered 2.0.0", true, ""},
+		{"nonsense in MAIL", answers{"MAIL": "hello there"}, "delivered 2.0.0", true, ""},
+
 		// The server may have the message: another attempt comes, but not at once and at another host.
 		{"lost after the message", answers{".": "CLOSE"}, "deferred 4.4.2 connection lost", false,
-			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: EOF"},
-		{"half closed in MAIL", answers{"MAIL": "HALF"}, "deferred 4.4.2 connection lost", false,
 			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: EOF"},
 		{"no final reply", answers{".": "HANG"}, "deferred 4.4.2 connection lost", false,
 			"451 4.4.2 the connection to mx1.example [192.0.2.1] was lost before it answered, so it may have the message: " +

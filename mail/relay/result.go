@@ -59,7 +59,7 @@ func (a *attempt) judge(ctx context.Context, c *session, replies []smtp.Result, 
 			a.settle(i, unknown, *deferred(RateLimited, "4.4.5",
 				"%s takes no more messages on one connection", c.target.host))
 		default:
-			a.unsent(ctx, i, c, err)
+			a.unsent(ctx, i, c, err, replies[k].Unsure)
 		}
 	}
 	if len(a.open) > 0 && !a.again {
@@ -119,9 +119,8 @@ func (a *attempt) learn(m meaning, words string, t target) {
 }
 
 // unsent settles a recipient that the server did not decide on: the message cannot go to it as it
-// is, or the connection broke. In that case the server may have the message, so it is not put to
-// another at once.
-func (a *attempt) unsent(ctx context.Context, i int, c *session, err error) {
+// is, or the connection broke. If the server may have the message then, it is not put to another at once.
+func (a *attempt) unsent(ctx context.Context, i int, c *session, err error, unsure bool) {
 	if err == nil {
 		err = errors.New("the server did not say")
 	}
@@ -142,9 +141,13 @@ func (a *attempt) unsent(ctx context.Context, i int, c *session, err error) {
 		a.settle(i, reached, *brokenOff(ctx))
 	default:
 		a.shun(c.target, stallShuns)
-		res := deferred(ConnectionLost, "4.4.2",
-			"the connection to %s was lost before it answered, so it may have the message: %v",
-			c.target.title(), err)
+		how := "before it answered, so it may have the message"
+		if !unsure {
+			how = "before it had the message"
+			a.open = append(a.open, i)
+		}
+		res := deferred(ConnectionLost, "4.4.2", "the connection to %s was lost %s: %v",
+			c.target.title(), how, err)
 		res.Peer, res.Unreachable = c.peer, false
 		a.settle(i, spoken, *res)
 	}

@@ -228,5 +228,6 @@ func (t *sending) pour(put func(*outflow, []byte) error, end string) error {
 	if err := o.add([]byte(end)); err != nil {
 		return err
 	}
+	t.whole = true // add has left the last octet to flush
 	return o.flush()
 }

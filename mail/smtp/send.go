@@ -26,6 +26,9 @@ type Result struct {
 	Stage Stage
 	// Reply decided: with a positive code, at AtData, the server has taken the message over.
 	Reply Reply
+	// Unsure says of NotSent that the whole message was sent: the server may have taken it over, but
+	// its answer did not come. Without it, the server cannot have the message.
+	Unsure bool
 }
 
 // Accepted reports whether the server took the message for this recipient.
@@ -44,7 +47,7 @@ const (
 // their order. An error says that the connection failed, or that nothing was sent because the
 // server cannot take the message as it is (ErrNeeds8BitMIME and others); results already received
 // are returned with it, and where the server may have taken the message but did not say so the
-// Stage is NotSent.
+// Stage is NotSent and Unsure is set.
 //
 // The message has CRLF line ends and no dots stuffed; it is checked before anything is sent.
 // Several messages can be sent on one connection, see Reusable.
@@ -78,6 +81,7 @@ func (c *Client) Send(ctx context.Context, env *mail.Envelope,
 		err := t.run(ctx)
 		later := left[:0]
 		for i, r := range t.results {
+			r.Unsure = r.Stage == NotSent && t.whole
 			results[left[i]] = r
 			if t.accepted > 0 && r.tooMany() && err == nil {
 				later = append(later, left[i])
@@ -110,6 +114,7 @@ type sending struct {
 
 	eager    bool // BDAT and the message are sent without waiting for replies to RCPT
 	accepted int  // recipients
+	whole    bool // the message was sent to its last octet
 	refused  bool // MAIL was
 	verdict  Reply
 }
@@ -200,7 +205,7 @@ func (t *sending) run(ctx context.Context) error {
 		return err
 	}
 	c.mails++
-	t.accepted, t.refused, t.verdict = 0, false, Reply{}
+	t.accepted, t.whole, t.refused, t.verdict = 0, false, false, Reply{}
 	chunking := c.ext.Chunking && !c.cfg.NoChunking && !c.cfg.LMTP
 	pipelining := c.ext.Pipelining && !c.cfg.NoPipelining
 	t.eager = chunking && pipelining && t.facts.size <= eager

@@ -47,6 +47,9 @@ func outcome(results []Result) string {
 			b.WriteString(", ")
 		}
 		b.WriteString([]string{"-", "mail ", "rcpt ", "data "}[r.Stage])
+		if r.Unsure {
+			b.WriteString("?")
+		}
 		if r.Stage != NotSent {
 			b.WriteString(strings.ReplaceAll(r.Reply.String(), "\n", "/"))
 		}
@@ -160,6 +163,12 @@ func TestSendDialogue(t *testing.T) {
 			s: 550 no
 			s: 354 go on
 			c> "Subject: x\r\n\r\n..dot\r\n.\r\n"
+			close`,
+			"-?, rcpt 550 no", true, false},
+		{"connection lost after DATA", greets("PIPELINING") + pipelined + `
+			s: 250 OK
+			s: 250 OK
+			s: 550 no
 			close`,
 			"-, rcpt 550 no", true, false},
 		{"malformed reply", greets() + `
