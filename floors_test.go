@@ -97,7 +97,7 @@ var floors = map[string][]string{
 
 	// beside: tests and benchmarks against others
 	"test/peer":       {},
-	"test/bench/smtp": {"test/peer"},
+	"test/bench/smtp": {"test/peer", "internal/web"},
 	"test/functional": {},
 
 	// 11 gate

@@ -1,7 +1,9 @@
-// Command smtp measures accepted messages a second, Tallypost beside Postfix, on the same disk in one run.
+// Command smtp measures Tallypost beside Postfix, on the same disk in one run: messages accepted and
+// queued, relayed and delivered a second with the processor time of each, the memory of idle connections,
+// and what a message costs as the queue grows.
 //
-// Postfix's smtp-source is the load, with a persistent connection per session. The rounds of the two
-// servers are interleaved; the table has medians and their ratio. A peer that is absent prints "not
+// Postfix's smtp-source is the load, with a connection per session that is kept. The runs of the two
+// servers alternate; the table, in Markdown, has medians and their ratio. A peer that is absent is "not
 // measured". Load goes to loopback only.
 package main
 
@@ -12,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,10 +25,13 @@ import (
 
 var (
 	rounds   = flag.Int("rounds", 3, "runs of each server and cell")
-	sizes    = flag.String("sizes", "1024,10240", "message sizes, octets")
+	sizes    = flag.String("sizes", "1,10,100", "message sizes, KiB")
 	sessions = flag.String("sessions", "1,20,100", "sessions at a time")
-	seconds  = flag.Float64("seconds", 3, "aim for the length of one run")
-	jobs     = flag.String("jobs", "queue", "what to measure: queue, relay, local")
+	seconds  = flag.Float64("seconds", 1.5, "aim for the length of one run")
+	jobs     = flag.String("jobs", "queue,relay,local,idle,growth", "what to measure")
+	full     = flag.Bool("full", false, "relay and local: every size with every number of sessions; Postfix in all of growth")
+	idle     = flag.Int("idle", 1000, "connections that wait, for their memory")
+	growth   = flag.String("growth", "1000,10000,100000", "messages in the queue, for its cost as it grows")
 	dir      = flag.String("dir", "", "folder for the queues; empty: a temporary one")
 	binary   = flag.String("binary", "./tallypost", "the program to measure")
 )
@@ -36,6 +42,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench-smtp:", err)
 		os.Exit(1)
 	}
+}
+
+// bench is one run of the command.
+type bench struct {
+	work, source string // a folder; the path of smtp-source
+	began        time.Time
 }
 
 func run() error {
@@ -54,22 +66,86 @@ func run() error {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
-	for _, job := range strings.Split(*jobs, ",") {
-		if err := measure(work, source, job); err != nil {
+	b := &bench{work: work, source: source, began: time.Now()}
+	fmt.Printf("%s, %d processors, %s, %s; %s; medians of %d runs of %gs.\n\n", time.Now().Format("2006-01-02"),
+		runtime.NumCPU(), processor(), kernel(), version(), *rounds, *seconds)
+	fmt.Print("| | Tallypost | Postfix | ratio |\n|---|---|---|---|\n")
+	todo := map[string]func() error{"queue": b.queue, "relay": func() error { return b.through("relay") },
+		"local": func() error { return b.through("local") }, "idle": b.idle, "growth": b.growth}
+	for job := range strings.SplitSeq(*jobs, ",") {
+		measure := todo[job]
+		if measure == nil {
+			return fmt.Errorf("%q is no job: want queue, relay, local, idle or growth", job)
+		}
+		if err := measure(); err != nil {
 			return fmt.Errorf("%s: %w", job, err)
 		}
 	}
 	return nil
 }
 
-// server is one of the two under test, running.
-type server struct {
-	name  string
-	addr  string
-	rcpt  string
-	pid   int
-	stop  func() error
-	empty func() error // waits until, or sees to it that, the queue holds nothing back
+// progress says on standard error what goes on.
+func (b *bench) progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// A figure is what one run gave: messages a second or KiB, and milliseconds of processor time a message.
+type figure struct{ value, cpu float64 }
+
+// row prints a row of the table: medians and their ratio.
+func row(title, format string, figures map[string][]figure) {
+	cell := func(name string) (string, float64) {
+		list := figures[name]
+		if len(list) == 0 {
+			return "not measured", 0
+		}
+		m := median(list, func(f figure) float64 { return f.value })
+		s := fmt.Sprintf(format, m)
+		if cpu := median(list, func(f figure) float64 { return f.cpu }); cpu > 0 {
+			s += fmt.Sprintf(", %.2f ms", cpu)
+		}
+		return s, m
+	}
+	ours, a := cell("Tallypost")
+	theirs, b := cell("Postfix")
+	ratio := "-"
+	if b > 0 && len(figures["Tallypost"]) > 0 {
+		ratio = fmt.Sprintf("%.3g", a/b)
+	}
+	fmt.Printf("| %s | %s | %s | %s |\n", title, ours, theirs, ratio)
+}
+
+func median(list []figure, of func(figure) float64) float64 {
+	var all []float64
+	for _, f := range list {
+		all = append(all, of(f))
+	}
+	slices.Sort(all)
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+}
+
+// starters start the servers; the runs go through them in turn.
+var starters = []func(folder, job string) (*server, error){startTallypost, startPostfix}
+
+// open starts a server with an empty queue. The server is nil where it is not installed.
+func (b *bench) open(start func(folder, job string) (*server, error), job string) (*server, func() error, error) {
+	folder, err := os.MkdirTemp(b.work, "run-")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		return nil, nil, err
+	}
+	s, err := start(folder, job)
+	if err != nil {
+		os.RemoveAll(folder)
+		if errors.Is(err, peer.ErrAbsent) {
+			b.progress("%v", err)
+			return nil, nil, nil
+		}
+		return nil, nil, err
+	}
+	return s, func() error { return errors.Join(s.stop(), os.RemoveAll(folder)) }, nil
 }
 
 func lookPath(name string) (string, error) {
@@ -79,122 +155,12 @@ func lookPath(name string) (string, error) {
 	return exec.LookPath("/usr/sbin/" + name)
 }
 
-// measure runs every cell of one job and prints its table.
-func measure(work, source, job string) error {
-	fmt.Printf("\n%s, messages a second (median of %d, CPU ms a message in brackets)\n", titles[job], *rounds)
-	fmt.Printf("%-22s %20s %20s %8s\n", "", "Tallypost", "Postfix", "ratio")
-	for _, size := range numbers(*sizes) {
-		for _, s := range numbers(*sessions) {
-			rates := make(map[string][]run1)
-			for range *rounds {
-				for _, start := range []func(string, string) (*server, error){startTallypost, startPostfix} {
-					r, name, err := once(work, source, job, size, s, start)
-					if errors.Is(err, peer.ErrAbsent) {
-						continue
-					}
-					if err != nil {
-						return err
-					}
-					rates[name] = append(rates[name], r)
-				}
-			}
-			printRow(size, s, rates)
-		}
-	}
-	return nil
-}
-
-var titles = map[string]string{
-	"queue": "accept and queue, next hop held",
-	"relay": "accept and relay to smtp-sink",
-	"local": "accept and deliver locally",
-}
-
-// run1 is what one run gave.
-type run1 struct{ rate, cpu float64 }
-
-func printRow(size, sessions int, rates map[string][]run1) {
-	cell := func(name string) (string, float64) {
-		r := rates[name]
-		if len(r) == 0 {
-			return "not measured", 0
-		}
-		slices.SortFunc(r, func(a, b run1) int { return int(a.rate*1000) - int(b.rate*1000) })
-		m := r[len(r)/2]
-		return fmt.Sprintf("%.0f (%.2f)", m.rate, m.cpu), m.rate
-	}
-	ours, a := cell("Tallypost")
-	theirs, b := cell("Postfix")
-	ratio := "-"
-	if b > 0 {
-		ratio = fmt.Sprintf("%.2f", a/b)
-	}
-	fmt.Printf("%6d octets, %3d sess. %20s %20s %8s\n", size, sessions, ours, theirs, ratio)
-}
-
-// once starts a server with an empty queue, warms it up, loads it and stops it.
-func once(work, source, job string, size, sessions int, start func(string, string) (*server, error)) (run1, string, error) {
-	folder, err := os.MkdirTemp(work, "run-")
-	if err != nil {
-		return run1{}, "", err
-	}
-	defer os.RemoveAll(folder)
-	if err := os.Chmod(folder, 0o755); err != nil {
-		return run1{}, "", err
-	}
-	sink, err := startSink(job)
-	if err != nil {
-		return run1{}, "", err
-	}
-	defer sink()
-	srv, err := start(folder, job)
-	if err != nil {
-		return run1{}, "", err
-	}
-	r, err := load(source, srv, size, sessions)
-	return r, srv.name, errors.Join(err, srv.stop())
-}
-
-// load finds out how many messages take about the time asked for, and then measures that many.
-func load(source string, srv *server, size, sessions int) (run1, error) {
-	probe := max(50, 5*sessions)
-	took, err := send(source, srv, size, sessions, probe)
-	if err != nil {
-		return run1{}, err
-	}
-	n := min(max(int(*seconds/took.Seconds()*float64(probe)), probe), 200_000)
-	before := cpuTime(srv.pid)
-	began := time.Now()
-	if took, err = send(source, srv, size, sessions, n); err != nil {
-		return run1{}, err
-	}
-	if srv.empty != nil {
-		if err := srv.empty(); err != nil {
-			return run1{}, err
-		}
-		took = time.Since(began)
-	}
-	cpu := cpuTime(srv.pid) - before
-	return run1{rate: float64(n) / took.Seconds(), cpu: cpu.Seconds() * 1000 / float64(n)}, nil
-}
-
-func send(source string, srv *server, size, sessions, n int) (time.Duration, error) {
-	cmd := exec.Command(source, "-d", "-s", strconv.Itoa(sessions), "-m", strconv.Itoa(n), "-l", strconv.Itoa(size),
-		"-f", "bench@sender.test", "-t", srv.rcpt, srv.addr)
-	began := time.Now()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", cmd, err, out)
-	}
-	return time.Since(began), nil
-}
-
 func numbers(list string) []int {
 	var out []int
-	for _, s := range strings.Split(list, ",") {
+	for s := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "bench-smtp: %q is not a number\n", s)
+		if err != nil || n <= 0 {
+			fmt.Fprintf(os.Stderr, "bench-smtp: %q is not a number above zero\n", s)
 			os.Exit(2)
 		}
 		out = append(out, n)
@@ -202,38 +168,33 @@ func numbers(list string) []int {
 	return out
 }
 
-// cpuTime returns the processor time of a process, its dead children and its living descendants.
-func cpuTime(pid int) time.Duration {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux that runs Go
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	parent := make(map[int]int)
-	ticks := make(map[int]int64)
-	for _, name := range stats {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		// The command in brackets may hold anything; what follows it is numbers.
-		_, rest, ok := strings.Cut(string(b), ") ")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) < 15 {
-			continue
-		}
-		id, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		parent[id], _ = strconv.Atoi(fields[1])
-		for _, f := range fields[11:15] { // utime, stime, cutime, cstime
-			n, _ := strconv.ParseInt(f, 10, 64)
-			ticks[id] += n
+// processor, kernel and version say where the figures are from.
+func processor() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
 		}
 	}
-	var total int64
-	for id := range ticks {
-		for up := id; up > 1; up = parent[up] {
-			if up == pid {
-				total += ticks[id]
-				break
-			}
-		}
+	return runtime.GOARCH
+}
+
+func kernel() string {
+	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return runtime.GOOS
 	}
-	return time.Duration(total) * tick
+	return "Linux " + strings.TrimSpace(string(b))
+}
+
+func version() string {
+	path, err := lookPath("postconf")
+	if err != nil {
+		return "no Postfix"
+	}
+	out, err := exec.Command(path, "-d", "-h", "mail_version").Output()
+	if err != nil {
+		return "Postfix of an unknown version"
+	}
+	return "Postfix " + strings.TrimSpace(string(out)) + " (" + filepath.Base(path) + " -d)"
 }

@@ -1,14 +1,24 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/tallypost/tallypost/internal/web"
 	"github.com/tallypost/tallypost/test/peer"
 )
 
@@ -17,6 +27,17 @@ const (
 	postfixAddr   = "127.0.0.1:12602"
 	sinkAddr      = "127.0.0.1:12603"
 )
+
+// server is one of the two under test, running.
+type server struct {
+	name  string
+	addr  string
+	rcpt  string
+	pid   int
+	slow  bool // minutes pass until it has as much to hold as the other takes in seconds
+	stop  func() error
+	empty func() error // waits until nothing is left in the queue; nil where mail stays
+}
 
 // startSink starts smtp-sink where the job relays, and returns what stops it.
 func startSink(job string) (func(), error) {
@@ -34,18 +55,22 @@ func startSink(job string) (func(), error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	time.Sleep(200 * time.Millisecond)
-	return func() { cmd.Process.Kill(); cmd.Wait() }, nil
+	return func() { cmd.Process.Kill(); cmd.Wait() }, peer.Await(sinkAddr)
 }
 
 // startTallypost starts the program with the event log on, as it always is.
 func startTallypost(folder, job string) (*server, error) {
+	next, goesOn := map[string]string{"relay": sinkAddr, "local": ""}[job]
+	if !goesOn {
+		next = "127.0.0.1:9" // nobody is there: mail stays
+	}
 	config := fmt.Sprintf(`hostname = "tallypost.test"
 domains = ["local.test"]
 data_dir = %q
 [smtp]
 listen = [%q]
 relay_from = ["127.0.0.0/8"]
+max_connections = %d
 [submission]
 listen = []
 listen_tls = []
@@ -53,8 +78,7 @@ listen_tls = []
 servers = ["127.0.0.1:9"]
 [relay]
 smarthost = %q
-`, filepath.Join(folder, "data"), tallypostAddr, map[string]string{
-		"queue": "127.0.0.1:9", "relay": sinkAddr, "local": ""}[job])
+`, filepath.Join(folder, "data"), tallypostAddr, *idle+1000, next)
 	file := filepath.Join(folder, "tallypost.toml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, err
@@ -77,11 +101,12 @@ smarthost = %q
 		cmd.Process.Signal(syscall.SIGTERM)
 		return cmd.Wait()
 	}
-	if job != "queue" {
+	if goesOn {
+		control := web.NewClient(filepath.Join(folder, "data"))
 		s.empty = func() error {
 			return await(func() bool {
-				out, err := exec.Command(*binary, "queue", "stats", "-c", file).Output()
-				return err == nil && strings.Contains(string(out), `"messages": 0,`)
+				out, err := control.Do(context.Background(), http.MethodGet, "/v1/queue/stats", nil, nil)
+				return err == nil && bytes.Contains(out, []byte(`"messages":0,`))
 			})
 		}
 	}
@@ -92,8 +117,17 @@ func startPostfix(folder, job string) (*server, error) {
 	main := map[string]string{"mydestination": "local.test", "local_recipient_maps": "", "defer_transports": "",
 		"virtual_mailbox_domains": "", "relayhost": "[127.0.0.1]:12603"}
 	switch job {
-	case "queue":
+	case "queue", "growth":
 		main["defer_transports"] = "smtp"
+	case "idle":
+		chain, err := certificate(folder)
+		if err != nil {
+			return nil, err
+		}
+		main["smtpd_tls_chain_files"] = chain
+		main["smtpd_tls_security_level"] = "may"
+		main["smtpd_client_connection_count_limit"] = "0"
+		main["default_process_limit"] = strconv.Itoa(*idle + 100)
 	case "local":
 		box := filepath.Join(folder, "boxes")
 		if err := os.Mkdir(box, 0o777); err != nil {
@@ -117,8 +151,8 @@ func startPostfix(folder, job string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: "Postfix", addr: postfixAddr, rcpt: rcpt(job), pid: pid, stop: p.Stop}
-	if job != "queue" {
+	s := &server{name: "Postfix", addr: postfixAddr, rcpt: rcpt(job), pid: pid, slow: true, stop: p.Stop}
+	if job == "relay" || job == "local" {
 		s.empty = func() error {
 			return await(func() bool {
 				left := 0
@@ -142,6 +176,28 @@ func rcpt(job string) string {
 		return "user@local.test"
 	}
 	return "user@remote.test"
+}
+
+// certificate writes a key and a certificate signed by itself, as Tallypost makes one for itself.
+func certificate(folder string) (file string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"postfix.test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return "", err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(folder, "chain.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
+	return file, os.WriteFile(file, text, 0o600)
 }
 
 // await polls until done is true, for five minutes at most.
