@@ -94,6 +94,13 @@ func (c *Coins) CacheUsage() (used, limit int64) {
 	return c.cache.bytes(), c.limit
 }
 
+// CacheCoins returns the number of coins in the cache, those that were spent included.
+func (c *Coins) CacheCoins() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cache.used
+}
+
 // Full reports whether the cache is full, so that it is time for a Flush.
 func (c *Coins) Full() bool {
 	c.mu.Lock()

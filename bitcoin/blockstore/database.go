@@ -85,8 +85,7 @@ func (s *Store) empty(dir string) error {
 // explain puts into one line why a database cannot be opened.
 func (s *Store) explain(dir string, err error) error {
 	if pebble.IsCorruptionError(err) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: database %s: %w: start with -reindex to make it anew",
-			ErrCorrupt, dir, err)
+		return fmt.Errorf("%w: database %s: %w", ErrCorrupt, dir, err)
 	}
 	return fmt.Errorf("open database %s: %w", dir, err)
 }

@@ -8,7 +8,7 @@
 //	blocks/xor.dat        8 octets; octet i of a blk or rev file is XORed with octet i%8 of them
 //	blocks/index/         Pebble: records of blocks and files
 //	chainstate/           Pebble: coins, and the block as of which they are
-//	.lock                 held while the store is open
+//	.lock                 held while the store is open; another in the directory of blocks
 //
 // The blk, rev and xor files are Core's, byte by byte but for the zeros that Core allocates ahead;
 // either program can read the other's. The two databases are not Core's.

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
-
-	crand "crypto/rand"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/tallypost/tallypost/bitcoin"
@@ -96,6 +93,7 @@ type files struct {
 	readers map[fileID]*handle
 	clock   uint64 // of use, for choosing which reader to close
 	newName bool   // the directory has a name that may not be durable
+	grown   bool   // some file was given more room since it was asked last
 	buf     []byte
 }
 
@@ -207,6 +205,7 @@ func (f *files) grow(number int32) {
 // checkFiles looks whether the files have what the index says, and removes those that were pruned
 // but still there when the program ended.
 func (f *files) checkFiles() error {
+	f.store.cfg.Log.Info("Checking all blk files are present...")
 	for number := range f.infos {
 		info := &f.infos[number]
 		blocks, undo := fileID{false, int32(number)}, fileID{true, int32(number)}
@@ -233,11 +232,11 @@ func (f *files) checkSize(id fileID, least uint32) error {
 	path := f.path(id)
 	stat, err := f.fs.Stat(path)
 	if err != nil {
-		return fmt.Errorf("%w: block file %s: %w: start with -reindex", ErrCorrupt, path, err)
+		return fmt.Errorf("%w: block file %s: %w", ErrCorrupt, path, err)
 	}
 	if stat.Size() < int64(least) {
-		return fmt.Errorf("%w: block file %s has %d octets, the index knows of %d: "+
-			"start with -reindex", ErrCorrupt, path, stat.Size(), least)
+		return fmt.Errorf("%w: block file %s has %d octets, the index knows of %d",
+			ErrCorrupt, path, stat.Size(), least)
 	}
 	return nil
 }
@@ -300,10 +299,10 @@ func (f *files) write(id fileID, offset uint32, data, after []byte) error {
 // allocate makes room for a write before the file needs it, so that it lies together on the disk.
 func (f *files) allocate(h *handle, id fileID, offset, size uint32) error {
 	chunk := uint32(blockChunk)
-	if id.undo {
+	switch {
+	case id.undo:
 		chunk = undoChunk
-	}
-	if f.store.cfg.SmallFiles {
+	case f.store.cfg.SmallFiles:
 		chunk = 0x4000
 	}
 	had, need := (offset+chunk-1)/chunk, (offset+size+chunk-1)/chunk
@@ -313,6 +312,7 @@ func (f *files) allocate(h *handle, id fileID, offset, size uint32) error {
 	if err := f.store.checkRoom(f.dir, int64(chunk)); err != nil {
 		return err
 	}
+	f.grown = true
 	if err := h.Preallocate(int64(had*chunk), int64((need-had)*chunk)); err != nil {
 		return fmt.Errorf("grow %s: %w", f.path(id), err)
 	}
@@ -324,16 +324,19 @@ func (f *files) writer(id fileID) (*handle, error) {
 	if h := f.writers[id]; h != nil {
 		return h, nil
 	}
-	if _, err := f.fs.Stat(f.path(id)); err != nil {
-		f.newName = true
-	}
+	_, err := f.fs.Stat(f.path(id))
+	fresh := err != nil
+	f.newName = f.newName || fresh
 	file, err := f.fs.OpenReadWrite(f.path(id), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, fmt.Errorf("open block file: %w", err)
 	}
 	h := &handle{File: file}
 	f.writers[id] = h
-	return h, nil
+	if fresh && !id.undo { // the two are a pair for whoever looks at the directory
+		_, err = f.writer(fileID{true, id.number})
+	}
+	return h, err
 }
 
 // flush makes durable what was written.
@@ -399,6 +402,12 @@ func (f *files) use(id fileID) (*handle, error) {
 	if h == nil {
 		h = f.readers[id]
 	}
+	if h != nil && id.undo {
+		// What is read back from a file that somebody has deleted would be lost at the next start.
+		if _, err := f.fs.Stat(f.path(id)); err != nil {
+			return nil, fmt.Errorf("undo file: %w", err)
+		}
+	}
 	if h == nil {
 		file, err := f.fs.Open(f.path(id), vfs.RandomReadsOption)
 		if err != nil {
@@ -463,145 +472,4 @@ func (f *files) close() error {
 		clear(table)
 	}
 	return errors.Join(errs...)
-}
-
-// Files returns what is known of the pairs of files, by number; a pruned one has no blocks.
-func (s *Store) Files() []FileInfo {
-	s.files.mu.Lock()
-	defer s.files.mu.Unlock()
-	return append([]FileInfo(nil), s.files.infos...)
-}
-
-// Usage returns the octets of all blk and rev files.
-func (s *Store) Usage() int64 {
-	var sum int64
-	for _, info := range s.Files() {
-		sum += int64(info.Size) + int64(info.UndoSize)
-	}
-	return sum
-}
-
-// Forget notes that a pair of files is pruned. The file is deleted by Delete, after a Flush of the
-// records of its blocks.
-func (s *Store) Forget(number int32) {
-	s.files.mu.Lock()
-	defer s.files.mu.Unlock()
-	s.files.infos[number] = FileInfo{}
-	s.files.dirty[number] = true
-}
-
-// Delete deletes pairs of files that were pruned.
-func (s *Store) Delete(numbers []int32) error {
-	f := s.files
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, number := range numbers {
-		for _, id := range []fileID{{false, number}, {true, number}} {
-			for _, table := range []map[fileID]*handle{f.writers, f.readers} {
-				if h := table[id]; h != nil {
-					delete(table, id)
-					f.discard(h)
-				}
-			}
-		}
-		if err := f.remove(number); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// xorKey is what octets of blk and rev files are XORed with: octet i with that of i modulo 8.
-type xorKey [8]byte
-
-// apply XORs octets that stand at an offset of their file.
-func (k xorKey) apply(b []byte, offset int64) {
-	if k == (xorKey{}) {
-		return
-	}
-	var turned xorKey
-	for i := range turned {
-		turned[i] = k[(offset+int64(i))%int64(len(k))]
-	}
-	word := binary.NativeEndian.Uint64(turned[:])
-	for ; len(b) >= 8; b = b[8:] {
-		binary.NativeEndian.PutUint64(b, binary.NativeEndian.Uint64(b)^word)
-	}
-	for i := range b {
-		b[i] ^= turned[i]
-	}
-}
-
-// openXOR returns the key of the directory. A new directory gets a random one, so that no virus
-// scanner finds what somebody put into a transaction; one without a key has plain files (Bitcoin
-// Core node/blockstorage.cpp, InitBlocksdirXorKey).
-func (s *Store) openXOR() (key xorKey, err error) {
-	path := s.fs.PathJoin(s.cfg.BlocksDir, "xor.dat")
-	b, err := readFile(s.fs, path)
-	switch {
-	case err == nil && len(b) != len(key):
-		return key, fmt.Errorf("%w: %s has %d octets, want %d", ErrCorrupt, path, len(b), len(key))
-	case err == nil:
-		key = xorKey(b)
-	default:
-		names, err := s.list(s.cfg.BlocksDir)
-		if err != nil {
-			return key, err
-		}
-		if !s.cfg.NoXOR && !hasBlockFiles(names) {
-			if _, err := crand.Read(key[:]); err != nil {
-				return key, err
-			}
-		}
-		if err := s.writeFile(path, key[:]); err != nil {
-			return key, err
-		}
-	}
-	if s.cfg.NoXOR && key != (xorKey{}) {
-		return key, fmt.Errorf("The blocksdir XOR-key can not be disabled when a random key was "+
-			"already stored! Stored key: '%x', stored path: '%s'.", key[:], path)
-	}
-	return key, nil
-}
-
-func hasBlockFiles(names []string) bool {
-	for _, name := range names {
-		if strings.HasSuffix(name, ".dat") {
-			return true
-		}
-	}
-	return false
-}
-
-func readFile(fs vfs.FS, path string) ([]byte, error) {
-	file, err := fs.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	stat, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, min(stat.Size(), 1<<20))
-	_, err = file.ReadAt(b, 0)
-	return b, err
-}
-
-// writeFile makes a file that is there whole or not at all.
-func (s *Store) writeFile(path string, b []byte) error {
-	temporary := fmt.Sprintf("%s.%08x.new", path, rand.Uint32())
-	file, err := s.fs.Create(temporary, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("make %s: %w", path, err)
-	}
-	_, err = file.Write(append([]byte(nil), b...))
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = s.fs.Rename(temporary, path)
-	}
-	if err != nil {
-		return fmt.Errorf("make %s: %w", path, err)
-	}
-	return s.syncDir(s.fs.PathDir(path))
 }

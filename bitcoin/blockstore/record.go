@@ -14,6 +14,7 @@ const (
 	FailedChild                    // an ancestor is not valid
 	Verified                       // the block has been connected, its scripts passed or assumed
 	Assumed                        // the block is known only by the coins of a snapshot built on it
+	NoWitness                      // the block came when witnesses were not looked at (before BIP 141)
 
 	// Invalid are the reasons for which a block can not be part of the chain.
 	Invalid = Failed | FailedChild

@@ -26,6 +26,12 @@ var (
 	ErrBroken = errors.New("block store is broken")
 	// ErrFull: there is no room on the disk.
 	ErrFull = errors.New("Disk space is too low!")
+
+	// ErrIndex, ErrFiles and ErrCoins tell what cannot be opened: the index of blocks, the files of
+	// blocks, or the coins.
+	ErrIndex = errors.New("block index")
+	ErrFiles = errors.New("block files")
+	ErrCoins = errors.New("coins")
 )
 
 // Config of a Store. Network is needed.
@@ -81,7 +87,7 @@ func (c *Config) fill() error {
 type Store struct {
 	cfg   Config
 	fs    vfs.FS
-	lock  io.Closer
+	locks []io.Closer
 	cache *pebble.Cache // of both databases
 	index *pebble.DB
 	coins *Coins
@@ -106,12 +112,39 @@ func (s *Store) open() error {
 	if err := s.makeDirs(); err != nil {
 		return err
 	}
-	var err error
-	if s.lock, err = s.fs.Lock(s.fs.PathJoin(s.cfg.Dir, ".lock")); err != nil {
-		return fmt.Errorf("%w: Cannot obtain a lock on directory %s. Tallypost is probably already "+
-			"running.", ErrLocked, s.cfg.Dir)
+	for _, dir := range []string{s.cfg.Dir, s.cfg.BlocksDir} {
+		lock, err := s.fs.Lock(s.fs.PathJoin(dir, ".lock"))
+		if err != nil {
+			return fmt.Errorf("%w: Cannot obtain a lock on directory %s. Tallypost is probably already "+
+				"running.", ErrLocked, dir)
+		}
+		s.locks = append(s.locks, lock)
+	}
+	for _, dir := range []string{s.cfg.Dir, s.cfg.BlocksDir} {
+		if err := s.checkRoom(dir, 0); err != nil {
+			return err
+		}
 	}
 	s.cache = pebble.NewCache(min(s.cfg.CacheBytes/8, 64<<20))
+	if err := s.openIndex(); err != nil {
+		return fmt.Errorf("%w: %w", ErrIndex, err)
+	}
+	key, err := s.openXOR()
+	if err != nil {
+		return err
+	}
+	if s.files, err = openFiles(s, key); err != nil {
+		return fmt.Errorf("%w: %w", ErrFiles, err)
+	}
+	s.coins, err = s.openCoins("chainstate", s.cfg.WipeIndex || s.cfg.WipeCoins)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCoins, err)
+	}
+	return nil
+}
+
+// openIndex opens the index of blocks, empties it if that is wanted, and then sees to what goes with it.
+func (s *Store) openIndex() (err error) {
 	if s.index, err = s.openDB(s.indexDir(), indexDB, s.cfg.WipeIndex); err != nil {
 		return err
 	}
@@ -125,18 +158,11 @@ func (s *Store) open() error {
 			}
 		}
 	}
-	key, err := s.openXOR()
-	if err != nil {
-		return err
-	}
-	if s.files, err = openFiles(s, key); err != nil {
-		return err
-	}
-	s.coins, err = s.openCoins("chainstate", s.cfg.WipeIndex || s.cfg.WipeCoins)
-	return err
+	return nil
 }
 
-func (s *Store) indexDir() string { return s.fs.PathJoin(s.cfg.BlocksDir, "index") }
+// indexDir is below Dir even where the files of blocks are elsewhere: they may be on a slow disk.
+func (s *Store) indexDir() string { return s.fs.PathJoin(s.cfg.Dir, "blocks", "index") }
 
 func (s *Store) makeDirs() error {
 	return errors.Join(s.makeDir(s.cfg.Dir), s.makeDir(s.cfg.BlocksDir))
@@ -174,8 +200,8 @@ func (s *Store) Close() error {
 	if s.cache != nil {
 		s.cache.Unref()
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
+	for _, lock := range s.locks {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }

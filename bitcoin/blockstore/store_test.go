@@ -223,7 +223,7 @@ func TestOpenRefuses(t *testing.T) {
 		"short block file": {prepare: func(t *testing.T, fs *vfs.MemFS) {
 			withBlocks(t, fs)
 			makeFile(t, fs, "data/blocks/blk00000.dat", "short")
-		}, want: ErrCorrupt, text: "start with -reindex"},
+		}, want: ErrCorrupt, text: "the index knows of"},
 		"no undo file": {prepare: func(t *testing.T, fs *vfs.MemFS) {
 			withBlocks(t, fs)
 			if err := fs.Remove("data/blocks/rev00000.dat"); err != nil {
