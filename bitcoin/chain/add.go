@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
@@ -140,7 +141,7 @@ func (c *Chain) storeBlock(n node, candidate *consensus.Candidate, at *blockstor
 	} else {
 		var err error
 		if pos, err = c.store.WriteBlock(b, height); err != nil {
-			return c.stop(err)
+			return c.stop(failure("System error while saving block to disk", err))
 		}
 		c.unflushed += b.Size()
 	}
@@ -179,9 +180,13 @@ func (c *Chain) forgetReady(n node) {
 func (c *Chain) received(n node, txs int, pos blockstore.Pos) {
 	own := c.tree.ownBody(n)
 	own.txs, own.file, own.data, own.undo = uint32(txs), pos.File, pos.Offset, 0
-	c.tree.at(n).status |= blockstore.HaveData
+	h := c.tree.at(n)
+	h.status = h.status&^blockstore.NoWitness | blockstore.HaveData
+	if h.height < c.cfg.Network.SegwitHeight {
+		h.status |= blockstore.NoWitness
+	}
 	c.touch(n)
-	parent := c.tree.at(n).parent
+	parent := h.parent
 	if c.tree.body(parent).chainTxs == 0 {
 		c.unlinked[parent] = append(c.unlinked[parent], n)
 		return
@@ -206,11 +211,32 @@ func (c *Chain) nominate(n node) {
 	}
 }
 
+// Failure is what stops a chain, by the words of Bitcoin Core and with its cause.
+type Failure struct {
+	Text string
+	Err  error
+}
+
+// Error returns both.
+func (f *Failure) Error() string { return f.Text + ": " + f.Err.Error() }
+
+// Unwrap returns the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// failure returns an error with Core's words for it; a full disk has its own.
+func failure(text string, err error) error {
+	if errors.Is(err, blockstore.ErrFull) {
+		text = "Disk space is too low!"
+	}
+	return &Failure{text, err}
+}
+
 // stop notes a failure of this node, after which the chain stays as it is. The caller holds mu.
 func (c *Chain) stop(err error) error {
 	if c.fatal == nil {
 		c.fatal = err
 		c.cfg.Log.Error("chain stopped", "err", err)
+		close(c.failed)
 	}
 	return err
 }

@@ -71,6 +71,14 @@ type Config struct {
 	// SigCacheBytes is the memory for signatures that are known to be valid (Core's
 	// -maxsigcachesize). 0: 32 MiB.
 	SigCacheBytes int
+	// Prune is how many octets blocks and undo data may take: old files are deleted then (Core's
+	// -prune, in MiB). 0: all are kept; PruneManual: only PruneTo deletes.
+	Prune int64
+	// FastPrune lets pruning begin at a lesser height, for tests (Core's -fastprune).
+	FastPrune bool
+	// StopAt, where not 0, ends the way of the chain at the first new tip of this height or above;
+	// Stopped tells of it (Core's -stopatheight).
+	StopAt bitcoin.Height
 	// Mempool is for the unconfirmed transactions.
 	Mempool mempool.Config
 }
@@ -136,11 +144,14 @@ type Chain struct {
 	dirty      []node // records that the store has not seen
 	sequence   int32  // of the next block that arrives
 	precious   preciousCount
-	assumed    string // why scripts are run, or are not
-	synced     bool   // the initial download is done; that is so for good
-	importing  int    // imports under way
+	assumed    *string // why scripts are run, or are not; nil: not said yet
+	synced     bool    // the initial download is done; that is so for good
+	importing  int     // imports under way
 	progress   *ImportProgress
 	fatal      error
+	failed     chan struct{} // closed with the first failure
+	stopped    chan struct{} // closed when the tip has come to StopAt
+	pruned     bool          // block files were deleted, once
 
 	unflushed  int // octets of blocks that were written since the index was
 	flushed    time.Time
@@ -171,7 +182,9 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 		failures:   make(map[node]*consensus.Error),
 		pruneLocks: make(map[string]bitcoin.Height),
 		flushed:    cfg.Clock.Now(),
-		sequence:   1,
+		sequence:   firstSequence,
+		failed:     make(chan struct{}),
+		stopped:    make(chan struct{}),
 	}
 	c.settled.L = &c.mu
 	var salt [32]byte
@@ -200,6 +213,42 @@ func (c *Chain) Fatal() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.fatal
+}
+
+// Stopped returns a channel that is closed when the tip has come to Config.StopAt.
+func (c *Chain) Stopped() <-chan struct{} { return c.stopped }
+
+// isStopped reports whether the tip has come to Config.StopAt. The caller holds mu.
+func (c *Chain) isStopped() bool {
+	select {
+	case <-c.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// InitialDownload reports whether the node is still catching up with the network, as its tip has too
+// little work or is too old, or blocks are being imported. Once it is not, it never is again (Bitcoin
+// Core validation.cpp, IsInitialBlockDownload).
+func (c *Chain) InitialDownload() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.initialDownload()
+}
+
+// initialDownload is InitialDownload for who holds mu.
+func (c *Chain) initialDownload() bool {
+	if c.synced {
+		return false
+	}
+	tip := c.tree.at(c.tip())
+	if c.importing > 0 || tip.work.uint256().Cmp(*c.cfg.MinimumChainWork) < 0 ||
+		c.cfg.Clock.Now().Sub(time.Unix(int64(tip.time), 0)) > c.cfg.MaxTipAge {
+		return true
+	}
+	c.synced = true
+	return false
 }
 
 // touch notes that the record of a block has changed. The caller holds mu.

@@ -1,8 +1,11 @@
 package chain
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
@@ -15,7 +18,7 @@ import (
 func (c *Chain) connect(n, to node) error {
 	candidate, err := c.loader.take(c, n, to)
 	if err != nil {
-		return c.halt(fmt.Errorf("block %v: %w", c.hashOf(n), err))
+		return c.halt(failure("Failed to read block.", fmt.Errorf("block %v: %w", c.hashOf(n), err)))
 	}
 	before := c.headState()
 	state, diff, err := consensus.Connect(before, candidate, &view{c: c, on: n})
@@ -98,7 +101,7 @@ func (c *Chain) publish(b *pending) error {
 	if undone {
 		var err error
 		if undo, err = c.store.WriteUndo(file, block, b.diff.Undo); err != nil {
-			return c.halt(err)
+			return c.halt(failure("System error while saving block to disk", err))
 		}
 	}
 	c.mu.Lock()
@@ -115,7 +118,11 @@ func (c *Chain) publish(b *pending) error {
 	c.candidates.trim(b.n)
 	c.forgetReady(b.n)
 	quiet := c.reorganizing
+	if c.cfg.StopAt > 0 && h.height >= c.cfg.StopAt && !c.isStopped() {
+		close(c.stopped)
+	}
 	c.changed()
+	c.logTip(b)
 	c.mu.Unlock()
 	if !quiet {
 		c.tipWakes.wake()
@@ -123,15 +130,58 @@ func (c *Chain) publish(b *pending) error {
 	return c.maybeFlush()
 }
 
+// logTip tells of a new tip (Bitcoin Core validation.cpp, UpdateTipLog). The caller holds mu.
+func (c *Chain) logTip(b *pending) {
+	if !c.cfg.Log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	h := c.tree.at(b.n)
+	used, _ := c.coins.CacheUsage()
+	c.cfg.Log.Info(fmt.Sprintf("UpdateTip: new best=%v height=%d version=0x%08x log2_work=%f tx=%d "+
+		"date='%s' progress=%f cache=%.1fMiB(%dtxo)", h.hash, h.height, uint32(h.version),
+		h.work.log2(), c.tree.body(b.n).chainTxs,
+		time.Unix(int64(h.time), 0).UTC().Format(time.RFC3339), c.progressAt(b.n),
+		float64(used)/(1<<20), c.coins.CacheCoins()))
+}
+
+// Progress is how much of all transactions that there will have been by now is verified up to a block
+// (Bitcoin Core validation.cpp, GuessVerificationProgress).
+func (c *Chain) Progress(hash bitcoin.Hash) float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.tree.find(&hash); n != none {
+		return c.progressAt(n)
+	}
+	return 0
+}
+
+// progressAt is Progress for who holds mu.
+func (c *Chain) progressAt(n node) float64 {
+	done, s := float64(c.tree.body(n).chainTxs), c.cfg.Network.TxStats
+	if done == 0 {
+		return 0
+	}
+	now := c.cfg.Clock.Now().Unix()
+	total := float64(s.Count) + float64(now-s.Time)*s.Rate
+	if done > float64(s.Count) {
+		total = done + float64(now-int64(c.tree.at(n).time))*s.Rate
+	}
+	return max(0, min(done/total, 1))
+}
+
 // checks returns the scripts of a block that must be run.
 func (c *Chain) checks(b *pending) []consensus.Check {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	must, reason := c.assumeValid(b.n).Verify(&b.state)
-	if reason != c.assumed {
-		c.assumed = reason
-		c.cfg.Log.Info("script verification", "on", must, "because", reason,
-			"height", b.state.Height, "hash", b.state.Hash)
+	if c.assumed == nil || reason != *c.assumed {
+		c.assumed = &reason
+		text := fmt.Sprintf("Disabling script verification at block #%d (%v).", b.state.Height, b.state.Hash)
+		if must {
+			text = fmt.Sprintf("Enabling script verification at block #%d (%v): %s.", b.state.Height,
+				b.state.Hash, reason)
+		}
+		c.cfg.Log.Info(text)
 	}
 	if !must {
 		return nil
@@ -175,8 +225,10 @@ func (c *Chain) markFailed(n node, reason *consensus.Error) {
 		clear(c.failures)
 	}
 	c.failures[n] = reason
-	c.cfg.Log.Warn("invalid block", "hash", c.tree.at(n).hash, "height", c.tree.at(n).height,
-		"err", reason)
+	h := c.tree.at(n)
+	c.cfg.Log.Warn(fmt.Sprintf("Block validation error: %v", reason))
+	c.cfg.Log.Info(fmt.Sprintf("InvalidChainFound: invalid block=%v  height=%d  log2_work=%f  date=%s",
+		h.hash, h.height, h.work.log2(), time.Unix(int64(h.time), 0).UTC().Format(time.RFC3339)))
 	c.fail(n)
 	c.changed()
 }

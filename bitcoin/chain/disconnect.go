@@ -17,7 +17,7 @@ func (c *Chain) disconnect() error {
 	c.mu.Unlock()
 	block, reversal, err := c.reversal(n)
 	if err != nil {
-		return c.halt(fmt.Errorf("disconnect the tip: %w", err))
+		return c.halt(&Failure{"Failed to disconnect block.", err})
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

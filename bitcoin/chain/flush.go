@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -24,7 +25,10 @@ const (
 // Close, a full cache of coins and many blocks do.
 func (c *Chain) Run(ctx context.Context) error {
 	for {
-		if clock.Sleep(ctx, c.cfg.Clock, saveInterval) != nil {
+		if err := c.pause(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 		due := coinsInterval + rand.N(coinsInterval/5)
@@ -44,12 +48,50 @@ func (c *Chain) Run(ctx context.Context) error {
 // Flush makes everything durable: all blocks, and the coins as of the tip.
 func (c *Chain) Flush(ctx context.Context) error { return c.alone(ctx, c.flushAll) }
 
+// pause waits until it is time to save; an error is a failure of the chain.
+func (c *Chain) pause(ctx context.Context) error {
+	sleep, awake := context.WithCancel(ctx)
+	defer awake()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-c.failed:
+			awake()
+		case <-sleep.Done():
+		}
+	}()
+	clock.Sleep(sleep, c.cfg.Clock, saveInterval)
+	awake()
+	<-done
+	return c.Fatal()
+}
+
+// Snapshot makes everything durable and returns all coins as of the tip, which stay as they are while
+// the chain goes on. It must be closed.
+func (c *Chain) Snapshot(ctx context.Context) (snapshot *blockstore.Snapshot, err error) {
+	err = c.alone(ctx, func() error {
+		if err := c.flushAll(); err != nil {
+			return err
+		}
+		snapshot, err = c.coins.Snapshot()
+		return err
+	})
+	return snapshot, err
+}
+
 // Close makes everything durable and ends what is under way. No other method may be called then.
-// The store stays open.
-func (c *Chain) Close() error { return c.Flush(context.Background()) }
+// The store stays open. A chain that has stopped is still sound, unless it was the store that failed.
+func (c *Chain) Close() error {
+	c.abort()
+	return c.flushAll()
+}
 
 // maybeFlush writes if there is much to write. The caller is the mover.
 func (c *Chain) maybeFlush() error {
+	if err := c.maybePrune(); err != nil {
+		return err
+	}
 	if c.coins.Full() {
 		return c.flushAll()
 	}
@@ -72,7 +114,7 @@ func (c *Chain) write(coins *blockstore.Coins) error {
 	c.flushing.Lock() // an older record must not be written after a newer one
 	defer c.flushing.Unlock()
 	c.mu.Lock()
-	if c.fatal != nil {
+	if errors.Is(c.fatal, blockstore.ErrBroken) {
 		defer c.mu.Unlock()
 		return c.fatal
 	}
@@ -88,7 +130,7 @@ func (c *Chain) write(coins *blockstore.Coins) error {
 	}
 	c.mu.Unlock()
 	if err := c.store.Flush(records, coins); err != nil {
-		return c.halt(err)
+		return c.halt(failure("System error while flushing", err))
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func (c *Chain) Import(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	c.cfg.Log.Info("importing blocks", "path", path, "files", len(sources))
+	c.cfg.Log.Info(fmt.Sprintf("Importing blocks file %s...", path), "files", len(sources))
 	return c.importFrom(ctx, sources)
 }
 
@@ -62,7 +62,7 @@ func (c *Chain) Reindex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.cfg.Log.Info("reindexing block files", "files", len(sources))
+	c.cfg.Log.Info("Reindexing block files", "files", len(sources))
 	if err := c.importFrom(ctx, sources); err != nil {
 		return err
 	}
@@ -72,8 +72,28 @@ func (c *Chain) Reindex(ctx context.Context) error {
 	if err := c.Flush(ctx); err != nil {
 		return err
 	}
-	c.cfg.Log.Info("reindexing finished")
-	return c.store.Reindexed()
+	if err := c.store.Reindexed(); err != nil {
+		return err
+	}
+	c.cfg.Log.Info("Reindexing finished")
+	return nil
+}
+
+// Reindexing reports whether Reindex has something to do.
+func (c *Chain) Reindexing() (bool, error) { return c.store.Reindexing() }
+
+// BeginLoading says that blocks will be taken in from files until end is called: meanwhile the node
+// counts as being in its initial download, and peers' blocks are not wanted.
+func (c *Chain) BeginLoading() (end func()) {
+	c.beginImport(1)
+	return func() { c.beginImport(-1) }
+}
+
+// Loading reports whether blocks are being taken in from files.
+func (c *Chain) Loading() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.importing > 0
 }
 
 // genesisAgain writes the first block where the files did not have it.
@@ -158,8 +178,9 @@ func (i *importer) headers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			i.takeHeader(h)
-			if offset, err = s.After(at, size); err != nil {
+			if !i.takeHeader(h) {
+				offset = s.Again(at)
+			} else if offset, err = s.After(at, size); err != nil {
 				return err
 			}
 		}
@@ -167,10 +188,10 @@ func (i *importer) headers(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// takeHeader adds a header, if it is one, and those that waited for it.
-func (i *importer) takeHeader(h bitcoin.Header) {
+// takeHeader adds a header and those that waited for it. It is false for what is none.
+func (i *importer) takeHeader(h bitcoin.Header) bool {
 	if !bitcoin.MeetsTarget(h.Hash(), h.Bits, i.c.cfg.Network.PowLimit) {
-		return
+		return false
 	}
 	queue := []bitcoin.Header{h}
 	for len(queue) > 0 {
@@ -180,12 +201,19 @@ func (i *importer) takeHeader(h bitcoin.Header) {
 		if _, err := i.c.AddHeaders([]bitcoin.Header{h}, true); errors.As(err, &e) {
 			if e.Kind == consensus.KindMissingPrev {
 				i.orphans[h.PrevBlock] = append(i.orphans[h.PrevBlock], h)
+				i.c.cfg.Log.Debug(fmt.Sprintf("LoadExternalBlockFile: Out of order block %v, parent %v "+
+					"not known", hash, h.PrevBlock), "cat", "reindex")
 			}
 			continue
 		}
-		queue = append(queue, i.orphans[hash]...)
+		for _, child := range i.orphans[hash] {
+			i.c.cfg.Log.Debug(fmt.Sprintf("LoadExternalBlockFile: Processing out of order child %v of %v",
+				child.Hash(), hash), "cat", "reindex")
+			queue = append(queue, child)
+		}
 		delete(i.orphans, hash)
 	}
+	return true
 }
 
 // parsed is a block on its way from the file.
@@ -206,13 +234,17 @@ func (i *importer) bodies(ctx context.Context) error {
 	}
 	for _, s := range i.sources {
 		i.report(s, 0, total)
+		before := i.blocks.Load()
+		if s.Number >= 0 {
+			i.c.cfg.Log.Info(fmt.Sprintf("Reindexing block file %s...", s.Name))
+		}
 		start := time.Now()
 		if err := i.file(ctx, s, total); err != nil {
 			return err
 		}
 		i.done += s.Size
-		i.c.cfg.Log.Info("read block file", "file", s.Name, "blocks", i.blocks.Load(),
-			"took", time.Since(start))
+		i.c.cfg.Log.Info(fmt.Sprintf("Loaded %d blocks from external file in %dms", i.blocks.Load()-before,
+			time.Since(start).Milliseconds()), "file", s.Name)
 	}
 	return ctx.Err()
 }
@@ -264,9 +296,13 @@ func (i *importer) next(s *blockstore.Source, offset int64) (*parsed, int64, err
 		if err != nil || !ok {
 			return nil, offset, err
 		}
-		wanted, err := i.wants(s, at)
+		known, wanted, err := i.wants(s, at)
 		if err != nil {
 			return nil, offset, err
+		}
+		if !known { // most likely there is no block
+			offset = s.Again(at)
+			continue
 		}
 		if wanted {
 			p := &parsed{source: s, at: at, size: size, done: make(chan struct{})}
@@ -279,14 +315,15 @@ func (i *importer) next(s *blockstore.Source, offset int64) (*parsed, int64, err
 	}
 }
 
-// wants reports whether the header at a place belongs to a block that is missing here.
-func (i *importer) wants(s *blockstore.Source, at int64) (bool, error) {
+// wants reports whether the header at a place is known, and whether it belongs to a block that is
+// missing here.
+func (i *importer) wants(s *blockstore.Source, at int64) (known, wanted bool, err error) {
 	raw, err := s.Read(at, bitcoin.HeaderSize)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	e, known := i.c.Lookup(bitcoin.DoubleHash(raw))
-	return known && e.Status&(blockstore.HaveData|blockstore.Invalid) == 0, nil
+	return known, known && e.Status&(blockstore.HaveData|blockstore.Invalid) == 0, nil
 }
 
 func (p *parsed) parse(net *bitcoin.Network) {

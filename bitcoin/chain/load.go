@@ -20,6 +20,16 @@ func (c *Chain) load() error {
 			return err
 		}
 	}
+	var err error
+	if c.pruned, err = c.store.Flag(flagPruned); err != nil {
+		return err
+	}
+	if c.pruned {
+		c.cfg.Log.Info("Loading block index db: Block files have previously been pruned")
+	}
+	if c.pruned && c.cfg.Prune == 0 {
+		return ErrUnprune
+	}
 	if err := c.loadTip(); err != nil {
 		return err
 	}
@@ -38,7 +48,7 @@ func (c *Chain) loadRecord(r *blockstore.Record) error {
 	case r.Header.Hash() != r.Hash:
 		return fmt.Errorf("%w: record of block %v in the block index", blockstore.ErrCorrupt, r.Hash)
 	case c.tree.n == 0 && r.Hash != c.cfg.Network.Genesis.Hash():
-		return errors.New("Incorrect or no genesis block found. Wrong datadir for network?")
+		return ErrWrongGenesis
 	case c.tree.n > 0 && (parent == none || c.tree.at(parent).height+1 != r.Height):
 		return fmt.Errorf("%w: block %v has no parent in the block index", blockstore.ErrCorrupt, r.Hash)
 	}
@@ -49,6 +59,7 @@ func (c *Chain) loadRecord(r *blockstore.Record) error {
 	}
 	own := c.tree.ownBody(n)
 	own.txs, own.file, own.data, own.undo = r.Txs, r.File, r.Data, r.Undo
+	own.sequence = loadedSequence
 	switch {
 	case parent == none:
 		own.chainTxs = uint64(r.Txs)
@@ -87,16 +98,49 @@ func (c *Chain) loadTip() error {
 	tip := node(0)
 	if best := c.coins.Best(); best != (bitcoin.Hash{}) {
 		if tip = c.tree.find(&best); tip == none {
-			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have: "+
-				"start with -reindex-chainstate", blockstore.ErrCorrupt, best)
+			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have",
+				ErrNoTip, best)
 		}
 	}
 	c.active = make([]node, c.tree.at(tip).height+1)
 	for n := tip; n != none; n = c.tree.at(n).parent {
 		c.active[c.tree.at(n).height] = n
+		if c.tree.body(n).txs != 0 {
+			c.tree.ownBody(n).sequence = activeSequence
+		}
+	}
+	for n := tip; n != none; n = c.tree.at(n).parent {
+		h := c.tree.at(n)
+		if h.height < c.cfg.Network.SegwitHeight {
+			break
+		}
+		if h.status&blockstore.NoWitness != 0 {
+			return ErrNoWitness
+		}
 	}
 	return nil
 }
+
+// What can be wrong with a store that is sound by itself.
+var (
+	// ErrNoTip: the coins belong to a block that the index does not have.
+	ErrNoTip = errors.New("index and coins do not belong together")
+	// ErrUnprune: blocks were deleted that the node is now to keep.
+	ErrUnprune = errors.New("You need to rebuild the database using -reindex to go back to unpruned " +
+		"mode.  This will redownload the entire blockchain")
+	// ErrNoWitness: blocks were taken by older rules than those of now.
+	ErrNoWitness = errors.New("witness data of blocks were not checked")
+	// ErrWrongGenesis: the store is that of another network.
+	ErrWrongGenesis = errors.New("Incorrect or no genesis block found. Wrong datadir for network?")
+)
+
+// The order of arrival of blocks that were here before: of several with the same work, the one that was
+// the tip is preferred again (Bitcoin Core chain.h, SEQ_ID_BEST_CHAIN_FROM_DISK and the next).
+const (
+	activeSequence = 0
+	loadedSequence = 1
+	firstSequence  = 2 // of blocks that arrive
+)
 
 // renominate looks for candidates among all blocks. The caller holds mu.
 func (c *Chain) renominate() {

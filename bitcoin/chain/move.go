@@ -161,6 +161,9 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 	if c.reorganizing && c.tree.at(c.tip()).work.cmp(c.lost.work) > 0 {
 		to = head // the new branch is ahead of the old one: settle the pool before more
 	}
+	if c.isStopped() || c.stopsAt(head) {
+		to = head
+	}
 	next := none
 	if to != head && c.tree.isAncestor(head, to) {
 		next = c.tree.ancestor(to, c.tree.at(head).height+1)
@@ -183,6 +186,12 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 		return false, c.settlePool()
 	}
 	return true, nil
+}
+
+// stopsAt reports whether a block whose scripts are running is the last one to be connected. The caller
+// is the mover and holds mu.
+func (c *Chain) stopsAt(head node) bool {
+	return c.cfg.StopAt > 0 && c.pipe.len() > 0 && c.tree.at(head).height >= c.cfg.StopAt
 }
 
 // head returns the last block that is connected, its scripts perhaps still running. The caller is

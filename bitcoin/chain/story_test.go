@@ -23,6 +23,7 @@ type story struct {
 	t     testing.TB
 	cfg   Config
 	fs    vfs.FS
+	small bool // block files
 	store *blockstore.Store
 	clock *clock.Mock
 }
@@ -55,7 +56,7 @@ func (s *story) open() {
 	s.t.Helper()
 	var err error
 	s.store, err = blockstore.Open(blockstore.Config{Network: s.cfg.Network, FS: s.fs, Dir: "data",
-		CacheBytes: 4 << 20})
+		CacheBytes: 4 << 20, SmallFiles: s.small, Pruned: s.cfg.Prune != 0})
 	if err != nil {
 		s.t.Fatal(err)
 	}

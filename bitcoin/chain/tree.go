@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"math"
 	"math/bits"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -58,6 +59,11 @@ type work [2]uint64
 func makeWork(x bitcoin.Uint256) work { return work{x[0], x[1]} }
 
 func (w work) uint256() bitcoin.Uint256 { return bitcoin.Uint256{w[0], w[1]} }
+
+// log2 is how work is told to people.
+func (w work) log2() float64 {
+	return math.Log2(float64(w[0]) + float64(w[1])*(1<<64))
+}
 
 func (w work) add(x work) (sum work) {
 	var carry uint64
