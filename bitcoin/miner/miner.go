@@ -117,17 +117,18 @@ func coinbase(height bitcoin.Height, reward bitcoin.Amount, to []byte) bitcoin.T
 }
 
 // Commit puts the commitment to the witnesses into the coinbase, in place of one that is there, and the
-// Merkle root into the header.
+// Merkle root into the header. What the commitment is made with stands in the coinbase's witness, where
+// there may be one (Bitcoin Core validation.cpp, GenerateCoinbaseCommitment).
 func (t *Template) Commit(net *bitcoin.Network) {
 	cb := t.Block.Txs[0].Clone()
 	if i := consensus.WitnessCommitment(cb); i >= 0 {
 		cb.Out = append(cb.Out[:i], cb.Out[i+1:]...)
 	}
+	t.Block.Txs[0] = *cb
+	t.Commitment = consensus.CommitmentScript(consensus.CommitmentHash(t.Block, [32]byte{}))
+	cb.Out = append(cb.Out, bitcoin.TxOut{Script: t.Commitment})
 	if t.State.Height+1 >= net.SegwitHeight {
 		cb.In[0].Witness = [][]byte{make([]byte, 32)}
-		t.Block.Txs[0] = *cb
-		t.Commitment = consensus.CommitmentScript(consensus.CommitmentHash(t.Block, [32]byte{}))
-		cb.Out = append(cb.Out, bitcoin.TxOut{Script: t.Commitment})
 	}
 	t.Block.Txs[0] = *cb
 	t.Block.Header.MerkleRoot, _ = t.Block.MerkleRoot()

@@ -204,7 +204,7 @@ func (n *Node) syncFrom(p *Peer) bool {
 
 // startSync asks a peer for headers for the first time, one peer at a time until we are close to today.
 func (n *Node) startSync(p *Peer, syncFrom bool) {
-	if p.syncStarted || !p.servesBlocks() {
+	if p.syncStarted || !p.servesBlocks() || n.chain.Loading() {
 		return
 	}
 	best := n.chain.BestHeader()
@@ -311,7 +311,7 @@ func (n *Node) initialDownload() bool {
 		return false
 	}
 	tip := n.chain.Tip()
-	if tip.Work.Cmp(n.cfg.MinimumWork) < 0 ||
+	if n.chain.Loading() || tip.Work.Cmp(n.cfg.MinimumWork) < 0 ||
 		n.clock.Now().Sub(unix(tip.Header.Time)) > n.cfg.MaxTipAge {
 		return true
 	}

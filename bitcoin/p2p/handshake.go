@@ -303,8 +303,29 @@ func exception(err error) string {
 	return "malformed message"
 }
 
+// whileLoading drops what makes no sense while blocks are taken in from files: it comes again later.
+func (n *Node) whileLoading(p *Peer, m wire.Message) (dropped bool) {
+	switch m.(type) {
+	case *wire.Headers, *wire.Block, *wire.CmpctBlock, *wire.BlockTxn, *wire.GetHeaders:
+	default:
+		return false
+	}
+	if !n.chain.Loading() {
+		return false
+	}
+	if m.Command() == "getheaders" {
+		n.debugf("Ignoring getheaders from peer=%d while importing/reindexing", p.id)
+	} else {
+		n.debugf("Unexpected %s message received from peer %d", m.Command(), p.id)
+	}
+	return true
+}
+
 // dispatch deals with a message of a peer that has been greeted.
 func (n *Node) dispatch(ctx context.Context, p *Peer, m wire.Message) {
+	if n.whileLoading(p, m) {
+		return
+	}
 	switch m := m.(type) {
 	case *wire.Ping:
 		if p.common >= wire.PongVersion && !m.Old {

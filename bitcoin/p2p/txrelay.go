@@ -40,7 +40,7 @@ func (n *Node) onInv(p *Peer, m *wire.Inv) {
 			_, have := n.chain.Lookup(item.Hash)
 			n.debugf("got inv: %s  %s peer=%d", item, haveOrNew(have), p.id)
 			n.updateBest(p, item.Hash)
-			if !have && len(n.blocks.inFlight[item.Hash]) == 0 {
+			if !have && len(n.blocks.inFlight[item.Hash]) == 0 && !n.chain.Loading() {
 				best = &item.Hash
 			}
 		case item.IsTx():
