@@ -352,6 +352,11 @@ func (a *API) getBlockFromPeer(c call) (any, error) {
 	if !ok {
 		return nil, fail(jsonrpc.MiscError, "Block header missing")
 	}
+	// Fetching blocks before the node has seen them would keep their files from being pruned.
+	if target, _ := a.chain.Pruning(); target != 0 && e.Height > a.chain.Tip().Height {
+		return nil, fail(jsonrpc.MiscError, "In prune mode, only blocks that the node has already synced "+
+			"previously can be fetched from a peer")
+	}
 	if e.Status&blockstore.HaveData != 0 {
 		return nil, fail(jsonrpc.MiscError, "Block already downloaded")
 	}

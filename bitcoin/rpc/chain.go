@@ -71,7 +71,8 @@ func (a *API) getBlockchainInfo(call) (any, error) {
 		{"bestblockhash", tip.Hash}, {"bits", bitsHex(tip.Header.Bits)},
 		{"target", target(tip.Header.Bits)}, {"difficulty", bitcoin.Difficulty(tip.Header.Bits)},
 		{"time", tip.Header.Time}, {"mediantime", tip.Median},
-		{"verificationprogress", a.progress(tip)}, {"initialblockdownload", a.initialDownload()},
+		{"verificationprogress", a.chain.Progress(tip.Hash)},
+		{"initialblockdownload", a.initialDownload()},
 		{"chainwork", tip.Work.String()},
 	}
 	size := int64(0)
@@ -79,29 +80,12 @@ func (a *API) getBlockchainInfo(call) (any, error) {
 		size = a.cfg.Files.BlockBytes()
 	}
 	o.Set("size_on_disk", size)
-	o.Set("pruned", false)
+	a.setPruning(&o)
 	if a.net.Name == "signet" {
 		o.Set("signet_challenge", jsonrpc.Hex(a.net.SignetChallenge))
 	}
 	o.Set("warnings", a.warnings())
 	return o, nil
-}
-
-// progress is how much of all transactions that there will have been by now is verified (Core's
-// GuessVerificationProgress).
-func (a *API) progress(e chain.Entry) float64 {
-	if e.ChainTxs == 0 {
-		return 0
-	}
-	now := a.now().Unix()
-	s := a.net.TxStats
-	var total float64
-	if e.ChainTxs <= s.Count {
-		total = float64(s.Count) + float64(now-s.Time)*s.Rate
-	} else {
-		total = float64(e.ChainTxs) + float64(now-int64(e.Header.Time))*s.Rate
-	}
-	return max(0, min(float64(e.ChainTxs)/total, 1))
 }
 
 func (a *API) getBlockHash(c call) (any, error) {
@@ -364,5 +348,5 @@ func (a *API) getChainStates(call) (any, error) {
 	return object{{"headers", a.chain.BestHeader().Height}, {"chainstates", []any{object{
 		{"blocks", tip.Height}, {"bestblockhash", tip.Hash}, {"bits", bitsHex(tip.Header.Bits)},
 		{"target", target(tip.Header.Bits)}, {"difficulty", bitcoin.Difficulty(tip.Header.Bits)},
-		{"verificationprogress", a.progress(tip)}, {"validated", true}}}}}, nil
+		{"verificationprogress", a.chain.Progress(tip.Hash)}, {"validated", true}}}}}, nil
 }

@@ -107,6 +107,7 @@ func (a *API) Methods() []jsonrpc.Method {
 	list := a.controlMethods()
 	list = append(list, a.chainMethods()...)
 	list = append(list, a.blockMethods()...)
+	list = append(list, a.storageMethods()...)
 	list = append(list, a.rawMethods()...)
 	list = append(list, a.mempoolMethods()...)
 	list = append(list, a.miningMethods()...)

@@ -42,7 +42,7 @@ func runBitcoind(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+	fmt.Fprintln(os.Stderr, bitcoind.Report(err))
 	return 1
 }
 
@@ -125,5 +125,7 @@ parts that this node does not have are without effect. The ones of every day:
   -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
   -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>
   -debug=<category>, -debugexclude=<category>, -printtoconsole, -debuglogfile=<file>
+  -dbcache=<MiB>, -prune=<n>, -reindex, -reindex-chainstate, -loadblock=<file>, -blocksdir=<dir>,
+  -assumevalid=<hex>, -stopatheight=<n>, -checkblocks=<n>, -checklevel=<n>
   -maxmempool=<MB>, -minrelaytxfee=<amt>, -datacarriersize=<n>, -acceptnonstdtxn
 `

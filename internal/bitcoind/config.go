@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -60,16 +59,10 @@ type Config struct {
 	MinimumWork *bitcoin.Uint256
 	AssumeValid *bitcoin.Hash
 	Workers     int
-	CacheBytes  int64
 	MockTime    int64
-	StopAt      bitcoin.Height
 	Deprecated  []string
 	TestAddrman bool
-	SmallFiles  bool
-	NoXOR       bool
-	BlocksDir   string
-	Reindex     bool
-	ReindexCoin bool
+	Storage     Storage
 
 	Warnings []string // for the log
 }
@@ -83,7 +76,7 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	c.BaseDir = o.DataDir()
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
 	c.Warnings = o.Warnings
-	steps := []func(*options.Options) error{c.logging, c.chain, c.mempool, c.peers, c.binds, c.rpc}
+	steps := []func(*options.Options) error{c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc}
 	for _, step := range steps {
 		if err := step(o); err != nil {
 			return c, err
@@ -210,16 +203,6 @@ func (c *Config) chain(o *options.Options) error {
 	}
 	c.MaxTipAge = time.Duration(min(o.Int("maxtipage", 24*3600), 1<<33)) * time.Second // a Duration ends at 1<<33
 	c.Workers = int(max(o.Int("par", 0), 0))
-	c.CacheBytes = o.Int("dbcache", 0) << 20
-	c.SmallFiles, c.NoXOR = o.Bool("fastprune", false), !o.Bool("blocksxor", true)
-	c.Reindex, c.ReindexCoin = o.Bool("reindex", false), o.Bool("reindex-chainstate", false)
-	if dir := o.String("blocksdir", ""); dir != "" {
-		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-			return fmt.Errorf("Specified blocks directory %q does not exist.", dir)
-		}
-		c.BlocksDir = filepath.Join(dir, c.Network.DataDir, "blocks")
-	}
-	c.StopAt = bitcoin.Height(o.Int("stopatheight", 0))
 	c.Deprecated = o.List("deprecatedrpc")
 	c.MockTime = o.Int("mocktime", 0)
 	c.TestAddrman = slices.Contains(o.List("test"), "addrman")

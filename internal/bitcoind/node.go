@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -36,7 +37,7 @@ type Node struct {
 	clock *mockable
 	log   *slog.Logger
 	debug *debugLog
-	lock  *os.File
+	locks []*os.File
 	files []*os.File // of the log
 
 	store  *blockstore.Store
@@ -45,6 +46,10 @@ type Node struct {
 	api    *rpc.API
 	server *jsonrpc.Server
 	stop   context.CancelFunc
+	loaded atomic.Bool // blocks and mempool have been taken in from files
+
+	mu      sync.Mutex // guards what follows
+	failure error      // what the node ended for
 }
 
 // New takes possession of the data directory and begins the log. Nothing runs yet.
@@ -64,9 +69,16 @@ func New(cfg Config) (*Node, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.DataDir, "wallets"), 0o700); err != nil {
 		return nil, fmt.Errorf("Cannot write to directory '%s'; check permissions.", cfg.DataDir)
 	}
-	var err error
-	if n.lock, err = lockDir(cfg.DataDir); err != nil {
-		return nil, err
+	for _, dir := range []string{cfg.DataDir, cfg.Storage.BlocksDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("Cannot write to directory '%s'; check permissions.", dir)
+		}
+		lock, err := lockDir(dir)
+		if err != nil {
+			n.close()
+			return nil, err
+		}
+		n.locks = append(n.locks, lock)
 	}
 	if err := n.openLog(); err != nil {
 		n.close()
@@ -90,6 +102,9 @@ func (n *Node) openLog() error {
 	n.log.Info("Bitcoin Core version v30.99.0 (Tallypost)")
 	n.log.Info("Default data directory " + n.cfg.BaseDir)
 	n.log.Info("Using data directory " + n.cfg.DataDir)
+	if n.cfg.Network.Name == "signet" {
+		n.log.Info(fmt.Sprintf("Signet derived magic (message start): %x", n.cfg.Network.Magic))
+	}
 	for _, w := range n.cfg.Warnings {
 		if strings.HasPrefix(w, "parameter interaction") {
 			n.log.Info(w)
@@ -105,15 +120,25 @@ func (n *Node) close() {
 	for _, f := range n.files {
 		f.Close()
 	}
-	if n.lock != nil {
-		n.lock.Close()
+	for _, lock := range n.locks {
+		if lock != nil {
+			lock.Close()
+		}
 	}
 }
 
-// Run runs the node until the context ends or it is told to stop. An error is one that Core would print
-// behind "Error: ".
-func (n *Node) Run(ctx context.Context) (err error) {
+// Run runs the node until the context ends or it is told to stop. What an error is to be told as, Report
+// says.
+func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
+	err := n.run(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		n.log.Error(Report(err), "err", err)
+	}
+	return err
+}
+
+func (n *Node) run(ctx context.Context) (err error) {
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
 	if err := n.writePID(); err != nil {
@@ -131,10 +156,16 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		}
 		defer n.removeCookie()
 	}
-	if err := n.load(); err != nil {
+	if err := n.load(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.closeStore()) }()
+	defer func() { err = firstOf(err, n.closeStore()) }()
+	if reindexing, err := n.chain.Reindexing(); err == nil && !reindexing && n.cfg.Storage.Prune != 0 {
+		n.warmup("Pruning blockstore…")
+		if err := n.chain.Prune(ctx); err != nil {
+			return err
+		}
+	}
 	if err := n.startPeers(); err != nil {
 		return err
 	}
@@ -144,26 +175,38 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.server.SetWarmup("")
 	}
 	n.log.Info("Done loading")
-	var chainRuns sync.WaitGroup
-	var chainErr error
-	chainRuns.Go(func() {
-		if chainErr = n.chain.Run(ctx); chainErr != nil {
-			n.stop() // the disk: nothing is trusted after that
+	var runs sync.WaitGroup
+	runs.Go(func() {
+		if err := n.chain.Run(ctx); err != nil {
+			n.fail(err) // the disk: nothing is trusted after that
 		}
 	})
+	loaded := sync.OnceFunc(n.chain.BeginLoading())
+	defer loaded()
+	runs.Go(func() { n.initLoad(ctx, loaded) })
+	runs.Go(func() { n.watchHeight(ctx) })
 	err = n.p2p.Run(ctx)
-	n.log.Info("Shutdown: In progress...")
-	chainRuns.Wait()
-	if chainErr != nil && !errors.Is(chainErr, context.Canceled) {
-		err = errors.Join(err, chainErr)
-	}
+	n.log.Info("Shutdown in progress...")
+	n.stop()
+	runs.Wait()
 	endServing()
 	calls.Wait()
-	if e := n.saveState(); err == nil {
-		err = e
-	}
-	n.log.Info("Shutdown: done")
+	n.mu.Lock()
+	failure := n.failure
+	n.mu.Unlock()
+	err = firstOf(failure, err, n.saveState())
+	n.log.Info("Shutdown done")
 	return err
+}
+
+// watchHeight ends the node when the chain has come to -stopatheight.
+func (n *Node) watchHeight(ctx context.Context) {
+	select {
+	case <-n.chain.Stopped():
+		n.log.Info("stop at height", "height", n.cfg.Storage.StopAt)
+		n.stop()
+	case <-ctx.Done():
+	}
 }
 
 func (n *Node) writePID() error {
@@ -238,25 +281,6 @@ func (n *Node) warmup(doing string) {
 		n.server.SetWarmup(doing)
 	}
 	n.log.Info("init message: " + doing)
-}
-
-// load opens the store and the chain in it.
-func (n *Node) load() error {
-	n.warmup("Loading block index…")
-	var err error
-	n.store, err = blockstore.Open(n.storeConfig())
-	if err != nil {
-		return fmt.Errorf("Error opening block database: %w", err)
-	}
-	n.chain, err = chain.New(chain.Config{
-		Network: n.cfg.Network, Clock: n.clock, Log: n.log, MinimumChainWork: n.cfg.MinimumWork,
-		AssumeValid: n.cfg.AssumeValid, MaxTipAge: n.cfg.MaxTipAge, ScriptWorkers: n.cfg.Workers,
-		Mempool: n.cfg.Mempool,
-	}, n.store)
-	if err != nil {
-		return errors.Join(fmt.Errorf("Error loading block database: %w", err), n.closeStore())
-	}
-	return nil
 }
 
 // startPeers listens for peers and makes the node that speaks with them.
@@ -337,9 +361,9 @@ func (n *Node) makeAPI() {
 		return
 	}
 	n.api = rpc.New(rpc.Config{
-		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: n.coins(), Files: n.diskFiles(),
+		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
 		Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
-		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
+		Loaded: n.loaded.Load, Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
 	})
 	n.api.SetServer(n.server)
 	n.server.Add(n.api.Methods())
