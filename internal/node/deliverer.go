@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/tallypost/tallypost/internal/clock"
 	"github.com/tallypost/tallypost/mail"
@@ -27,6 +28,8 @@ type deliverer struct {
 	lmtp  bool
 	srs   *srs.Rewriter // of the senders of forwarded mail; nil: they stay as they are
 	clock clock.Clock
+	// since is when this process began: it does not know what became of earlier attempts that were cut short.
+	since time.Time
 	inbox *reporting.Inbox
 	// takesReports says which addresses are for the reports of others.
 	takesReports func(mail.Address) bool
@@ -81,6 +84,7 @@ func (d *deliverer) deliverLocal(ctx context.Context, m *queue.Delivery, to mail
 	owner := targets[0].Account
 	path, err := d.boxes.Deliver(ctx, mailbox.Letter{
 		Box: owner.Address, ID: m.ID, Body: m.Body, Size: m.Size, Quota: owner.Quota, Folder: top.folder(),
+		Again:  m.Arrived.Before(d.since),
 		Prefix: fmt.Appendf(nil, "Return-Path: <%s>\r\nDelivered-To: %s\r\n", m.Envelope.From, to.Address),
 	})
 	switch {

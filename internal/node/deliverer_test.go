@@ -92,6 +92,19 @@ func (d *deliverer) attempt(t testing.TB, text, from string, to ...mail.Recipien
 	return d.Deliver(context.Background(), m)
 }
 
+// TestCutShort: a letter that a process wrote before it was killed is not written again by the next one.
+func TestCutShort(t *testing.T) {
+	d, root := newDeliverer(t, new(courier))
+	for range 2 {
+		d.attempt(t, "Subject: x\r\n\r\n", "eve@z.test", mail.Recipient{Address: addr(t, "ada@x.test")})
+		d.since = time.Now()
+	}
+	files, err := filepath.Glob(filepath.Join(root, "x.test/ada/Maildir/new/*"))
+	if len(files) != 1 || err != nil {
+		t.Errorf("letters: %v, %v", files, err)
+	}
+}
+
 // TestForwardedSender: SPF of a stranger does not allow us, so what an alias sent elsewhere comes from us; what
 // was addressed there does not change, nor does what our own people send.
 func TestForwardedSender(t *testing.T) {

@@ -128,6 +128,11 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	policy := n.submissionConfig(cfg.intakeConfig())
 	policy.Weighers, policy.SampleBytes = []intake.Weigher{weigher{n.learner.History, clk}}, reputationSample
 	policy.SRS = n.srs
+	if cfg.Mailbox.LMTP == "" {
+		policy.Room = func(acc *account.Account, size int64) bool {
+			return n.boxes.Room(acc.Address, size, acc.Quota)
+		}
+	}
 	n.intake, err = intake.New(policy, accounts, n.queue, events.Origin(), resolver, clk,
 		log.With("part", "intake"))
 	if err != nil {
@@ -152,7 +157,7 @@ func (n *Node) openQueue(accounts account.Resolver, clk clock.Clock) (*eventlog.
 		return nil, err
 	}
 	deliver := &deliverer{accounts: accounts, boxes: n.boxes, relay: n.relay, inbox: n.inbox,
-		lmtp: n.cfg.Mailbox.LMTP != "", srs: n.srs, clock: clk,
+		lmtp: n.cfg.Mailbox.LMTP != "", srs: n.srs, clock: clk, since: clk.Now(),
 		takesReports: n.cfg.takesReports, log: n.log.With("part", "mailbox")}
 	n.queue, err = queue.Open(queue.Config{
 		MinBackoff: time.Duration(n.cfg.Queue.MinBackoff), MaxBackoff: time.Duration(n.cfg.Queue.MaxBackoff),

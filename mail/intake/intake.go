@@ -63,6 +63,9 @@ type Config struct {
 	// Takes, if set, names addresses of ours whose mail is a program's: it is accepted whether or not there
 	// is an account, and aliases are not followed.
 	Takes func(mail.Address) bool
+	// Room, if set, reports whether the mailbox of an account has room for a message. A full one refuses
+	// mail in the session: a message that is returned later goes to whoever was named as its sender.
+	Room func(acc *account.Account, size int64) bool
 	// SRS undoes the rewriting of senders that the relay did. nil: such addresses are not known.
 	SRS *srs.Rewriter
 }

@@ -31,6 +31,9 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	if err := s.in.limits.size(s.conn.RemoteIP(), s.conn.Account(), rcv.size); err != nil {
 		return smtp.Reply{}, err
 	}
+	if err := s.fits(rcv.size); err != nil {
+		return smtp.Reply{}, err
+	}
 	if n := count(rcv.header, "Received"); n >= s.in.cfg.MaxHops {
 		return smtp.Reply{}, refuse(554, "5.4.6", "mail loop: the message has passed %d servers", n)
 	}

@@ -31,6 +31,7 @@ type session struct {
 	talk []*asking // with the filters; none before the first MAIL
 
 	env   mail.Envelope   // of the transaction
+	size  int64           // that MAIL announced; 0: none
 	seen  map[string]bool // recipients in env, so that each gets one copy; nil for one or none
 	asked []mail.Address  // recipients here as the client named them
 	auth  *authentication // of a stranger, from the first recipient on
@@ -90,7 +91,7 @@ func (s *session) mail(ctx context.Context, from mail.Address, p smtp.MailParams
 		s.askReset()
 		return err
 	}
-	s.env = p.Envelope(from)
+	s.env, s.size = p.Envelope(from), p.Size
 	return nil
 }
 
@@ -177,12 +178,41 @@ func (s *session) lookUp(addr mail.Address, to mail.Recipient) ([]mail.Recipient
 	if to.ORcpt == "" && (len(targets) > 1 || targets[0].Address != addr) {
 		to.ORcpt = original(addr)
 	}
+	if len(targets) == 1 && !s.room(targets[0], s.size) {
+		return nil, mailboxFull(addr)
+	}
 	out := make([]mail.Recipient, len(targets))
 	for i, t := range targets {
 		to.Address = t.Address
 		out[i] = to
 	}
 	return out, nil
+}
+
+// room reports whether a target takes a message of a size; 0 is one that is not known yet.
+func (s *session) room(t account.Target, size int64) bool {
+	return t.Account == nil || s.in.cfg.Room == nil || s.in.cfg.Room(t.Account, max(size, 1))
+}
+
+func mailboxFull(addr mail.Address) *smtp.Reply {
+	return refuse(452, "4.2.2", "<%s>: mailbox is full, try again later", addr)
+}
+
+// fits refuses a message for a single mailbox that has no room for it. With several recipients the queue
+// sorts it out.
+func (s *session) fits(size int64) error {
+	if len(s.env.Recipients) != 1 {
+		return nil
+	}
+	to := s.env.Recipients[0].Address
+	if !s.in.accounts.IsLocal(to.Domain) {
+		return nil
+	}
+	targets, err := s.in.accounts.Resolve(to)
+	if err == nil && len(targets) == 1 && !s.room(targets[0], size) {
+		return mailboxFull(to)
+	}
+	return nil
 }
 
 // original is the ORCPT of a recipient that the client gave none for (RFC 3461, section 5.2.7).

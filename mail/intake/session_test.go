@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tallypost/tallypost/mail"
+	"github.com/tallypost/tallypost/mail/account"
 	"github.com/tallypost/tallypost/mail/queue"
 	"github.com/tallypost/tallypost/mail/srs"
 )
@@ -345,4 +347,34 @@ func TestRefusedRecipients(t *testing.T) {
 
 func plain(user, pass string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + pass))
+}
+
+// TestFullMailbox: mail that has no room is refused in the session and not returned later, to whoever was
+// named as its sender.
+func TestFullMailbox(t *testing.T) {
+	var room atomic.Int64
+	p := newPort(t, func(s *setup) {
+		s.Room = func(acc *account.Account, size int64) bool {
+			return acc.Address.Local != "ada" || size <= room.Load()
+		}
+	})
+	p.addAlias("team@here.example", "ada@here.example", "bob@here.example")
+	const full = "452 4.2.2 <ada@here.example>: mailbox is full"
+	for _, c := range []struct {
+		name string
+		room int64
+		l    letter
+		want string
+	}{
+		{"no room at all", 0, letter{}, full},
+		{"less than MAIL announces", 100, letter{params: "SIZE=101"}, full},
+		{"less than comes", 100, letter{}, full},
+		{"to a sub-address", 0, letter{to: []string{"ada+x@here.example"}}, "452 4.2.2 <ada+x@here.example>: mailbox"},
+		{"one of several has room", 0, letter{to: []string{"team@here.example"}}, "250"},
+		{"another's", 0, letter{to: []string{"bob@here.example"}}, "250"},
+		{"enough", 100_000, letter{params: "SIZE=200"}, "250"},
+	} {
+		room.Store(c.room)
+		wants(t, c.name, p.send(c.l), c.want)
+	}
 }

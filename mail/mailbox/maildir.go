@@ -83,6 +83,9 @@ type Letter struct {
 	Size   int64 // octets of Body
 	// Quota is the most that the mailbox may hold, in octets; 0 is no limit.
 	Quota int64
+	// Again says that an earlier process may have written the message and was killed before it could say so:
+	// it is looked for first, and not written twice.
+	Again bool
 }
 
 // Deliver writes the letter and returns the path of its file, relative to Root, once it is on stable
@@ -95,30 +98,66 @@ func (m *Maildirs) Deliver(ctx context.Context, l Letter) (string, error) {
 	if err := m.ensure(dir); err != nil {
 		return "", err
 	}
-	if l.Quota > 0 && !m.usage.fits(m.Dir(l.Box), l.Size, l.Quota, m.clock.Now()) {
-		return "", ErrQuota
-	}
 	now := m.clock.Now()
+	if l.Again {
+		if path, err := m.find(dir, l.ID); path != "" || err != nil {
+			return path, err
+		}
+	}
+	var size int64 // once it is written
+	if l.Quota > 0 {
+		box := m.Dir(l.Box)
+		if !m.usage.reserve(box, l.Size, l.Quota, now) {
+			return "", ErrQuota
+		}
+		defer func() { m.usage.settle(box, l.Size, size) }()
+	}
 	base := fmt.Sprintf("%d.M%06dP%dQ%d_%s.%s", now.Unix(), now.Nanosecond()/1000, os.Getpid(),
 		m.serial.Add(1), l.ID, strings.NewReplacer("/", "\\057", ":", "\\072").Replace(m.cfg.Hostname))
 	tmp := filepath.Join(dir, "tmp", base)
-	f, size, err := writeLetter(tmp, l)
+	f, n, err := writeLetter(tmp, l)
 	if err != nil {
 		return "", err
 	}
 	// Dovecot reads the size from the name and need not stat the file.
 	p := &pending{file: f, tmp: tmp, dir: filepath.Join(dir, "new"),
-		final: filepath.Join(dir, "new", fmt.Sprintf("%s,S=%d", base, size))}
+		final: filepath.Join(dir, "new", fmt.Sprintf("%s,S=%d", base, n))}
 	if err := m.group.commit(p); err != nil {
 		os.Remove(tmp)
 		return "", err
 	}
-	m.usage.add(m.Dir(l.Box), size)
-	rel, err := filepath.Rel(m.cfg.Root, p.final)
-	if err != nil {
-		return p.final, nil
+	size = n
+	return m.relative(p.final), nil
+}
+
+// Room reports whether a mailbox has room for size octets more within its quota, 0 being none.
+func (m *Maildirs) Room(box mail.Address, size, quota int64) bool {
+	return quota == 0 || m.usage.fits(m.Dir(box), size, quota, m.clock.Now())
+}
+
+// find returns the file of a message in a Maildir, whether or not a reader has seen it; "" where there is none.
+func (m *Maildirs) find(dir string, id mail.ID) (string, error) {
+	for _, sub := range [...]string{"new", "cur"} {
+		sub = filepath.Join(dir, sub)
+		files, err := os.ReadDir(sub)
+		if err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			if strings.Contains(f.Name(), "_"+id.String()+".") {
+				return m.relative(filepath.Join(sub, f.Name())), syncDir(sub)
+			}
+		}
 	}
-	return rel, nil
+	return "", nil
+}
+
+// relative returns a path below Root as Deliver has it.
+func (m *Maildirs) relative(path string) string {
+	if rel, err := filepath.Rel(m.cfg.Root, path); err == nil {
+		return rel
+	}
+	return path
 }
 
 // writeLetter writes the file in tmp with LF line ends and leaves it open, to be synced by the group.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +111,66 @@ func TestQuota(t *testing.T) {
 	m.clock.(*clock.Mock).Advance(2 * recount)
 	if _, err := m.Deliver(context.Background(), l); err != nil {
 		t.Errorf("after a reader made room: %v", err)
+	}
+}
+
+// TestQuotaOfMany: of letters that come together only those that fit are written.
+func TestQuotaOfMany(t *testing.T) {
+	m := newTree(t)
+	var wg sync.WaitGroup
+	var full atomic.Int32
+	for range 50 {
+		wg.Go(func() {
+			l := letter(ada, "0123456789")
+			l.Quota = 35
+			if _, err := m.Deliver(context.Background(), l); errors.Is(err, ErrQuota) {
+				full.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if files, err := m.Letters(ada); len(files) != 3 || full.Load() != 47 || err != nil {
+		t.Errorf("%d letters of 10 octets in 35, %d refused, %v", len(files), full.Load(), err)
+	}
+	if m.Room(ada, 6, 35) || !m.Room(ada, 5, 35) || !m.Room(ada, 1000, 0) {
+		t.Error("30 of 35 octets are used: there is room for 5")
+	}
+	failed := letter(ada, "x")
+	failed.Quota, failed.Body, failed.Size = 35, failing{}, 5
+	if _, err := m.Deliver(context.Background(), failed); !errors.Is(err, errRead) || !m.Room(ada, 5, 35) {
+		t.Errorf("a letter that was not written takes room: %v", err)
+	}
+}
+
+// TestAgain: what a process wrote that was killed before it said so is not written twice.
+func TestAgain(t *testing.T) {
+	m := newTree(t)
+	first, err := m.Deliver(context.Background(), letter(ada, "text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := strings.Replace(first, "/new/", "/cur/", 1) + ":2,S"
+	for _, name := range []string{first, seen} {
+		if name != first {
+			if err := os.Rename(filepath.Join(m.cfg.Root, first), filepath.Join(m.cfg.Root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := letter(ada, "text")
+		l.Again = true
+		if got, err := m.Deliver(context.Background(), l); got != name || err != nil {
+			t.Errorf("%s, %v; want %s", got, err, name)
+		}
+	}
+	other := letter(ada, "text")
+	other.ID, other.Again = 8, true
+	if _, err := m.Deliver(context.Background(), other); err != nil {
+		t.Error(err)
+	}
+	if files, err := m.Letters(ada); len(files) != 2 || err != nil {
+		t.Errorf("letters %v, %v", files, err)
 	}
 }
 

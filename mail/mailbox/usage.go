@@ -19,29 +19,52 @@ type usage struct {
 }
 
 type boxUsage struct {
-	bytes   int64
-	counted time.Time
+	bytes    int64
+	counted  time.Time
+	reserved int64 // for messages that are being written; a new count does not change it
+}
+
+// box returns what is known of a mailbox, counted anew where that is old. mu is held.
+func (u *usage) box(dir string, now time.Time) *boxUsage {
+	b := u.sizes[dir]
+	if b == nil {
+		b = new(boxUsage)
+		u.sizes[dir] = b
+	}
+	if b.counted.IsZero() || now.Sub(b.counted) > recount {
+		b.bytes, b.counted = count(dir), now
+	}
+	return b
 }
 
 // fits reports whether size more octets stay within the quota.
 func (u *usage) fits(dir string, size, quota int64, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	b := u.sizes[dir]
-	if b == nil || now.Sub(b.counted) > recount {
-		b = &boxUsage{bytes: count(dir), counted: now}
-		u.sizes[dir] = b
-	}
-	return b.bytes+size <= quota
+	b := u.box(dir, now)
+	return b.bytes+b.reserved+size <= quota
 }
 
-// add counts a delivered message, where the mailbox is counted at all.
-func (u *usage) add(dir string, size int64) {
+// reserve takes room for a message of size octets, if there is any: of many that come together only those
+// that fit are written. settle gives it back.
+func (u *usage) reserve(dir string, size, quota int64, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if b := u.sizes[dir]; b != nil {
-		b.bytes += size
+	b := u.box(dir, now)
+	if b.bytes+b.reserved+size > quota {
+		return false
 	}
+	b.reserved += size
+	return true
+}
+
+// settle gives back what was reserved, and counts what was written in its place.
+func (u *usage) settle(dir string, reserved, written int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b := u.sizes[dir]
+	b.reserved -= reserved
+	b.bytes += written
 }
 
 // count adds up the messages of a Maildir and its folders, by their names where these tell the size.
