@@ -146,7 +146,7 @@ func (s *session) weigh(ctx context.Context, rcv *receiver) (finding, error) {
 	if rcv.sample != nil {
 		l.Start = rcv.sample.octets
 	}
-	v, err := in.judge(ctx, id, s.host.listings(), l)
+	v, err := in.judge(ctx, id, s.host.listings(), l, !s.others)
 	if err != nil {
 		return finding{}, err
 	}

@@ -34,7 +34,9 @@ type session struct {
 	size  int64           // that MAIL announced; 0: none
 	seen  map[string]bool // recipients in env, so that each gets one copy; nil for one or none
 	asked []mail.Address  // recipients here as the client named them
-	auth  *authentication // of a stranger, from the first recipient on
+	// others says that the client named somebody who is no postmaster. ORCPT cannot tell: it is a claim.
+	others bool
+	auth   *authentication // of a stranger, from the first recipient on
 }
 
 func refuse(code int, enhanced, format string, args ...any) *smtp.Reply {
@@ -120,6 +122,7 @@ func (s *session) rcpt(ctx context.Context, to mail.Recipient) error {
 	for _, to := range found {
 		s.add(to)
 	}
+	s.others = s.others || !isPostmaster(addr)
 	if s.in.accounts.IsLocal(addr.Domain) {
 		s.asked = append(s.asked, addr)
 	}
@@ -312,7 +315,7 @@ func (s *session) Reset() {
 		s.auth.close()
 	}
 	s.askReset()
-	s.env, s.seen, s.asked, s.auth = mail.Envelope{}, nil, nil, nil
+	s.env, s.seen, s.asked, s.auth, s.others = mail.Envelope{}, nil, nil, nil, false
 }
 
 // Logout gives back what the session holds.

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/netip"
@@ -376,5 +377,42 @@ func TestFullMailbox(t *testing.T) {
 	} {
 		room.Store(c.room)
 		wants(t, c.name, p.send(c.l), c.want)
+	}
+}
+
+// heavy is a Weigher who likes nothing.
+type heavy struct{}
+
+func (heavy) Weigh(context.Context, *Letter) []Reason {
+	return []Reason{{Name: "heavy", Words: "as lead", Points: 20}}
+}
+
+// TestPostmasterHears: postmasters get what would be refused for its points; nobody else becomes one by what the
+// client claims of the original recipient.
+func TestPostmasterHears(t *testing.T) {
+	p := newPort(t, func(s *setup) { s.Weighers = []Weigher{heavy{}} })
+	const spam = "550 5.7.1 the message looks like spam: score="
+	for _, c := range []struct {
+		name string
+		to   []string
+		want string
+	}{
+		{"a mailbox", []string{"TO:<ada@here.example>"}, spam},
+		{"the postmaster", []string{"TO:<postmaster>"}, "250"},
+		{"abuse", []string{"TO:<Abuse@here.example>"}, "250"},
+		{"both", []string{"TO:<postmaster>", "TO:<ada@here.example>"}, spam},
+		{"a claim", []string{"TO:<ada@here.example> ORCPT=rfc822;postmaster@here.example"}, spam},
+		{"an alias", []string{"TO:<sales@here.example>"}, spam},
+	} {
+		d, _ := p.from(goodHost)
+		d.say("EHLO mx.good.example")
+		d.say("MAIL FROM:<ann@good.example>")
+		for _, to := range c.to {
+			wants(t, c.name, d.say("RCPT %s", to), "250")
+		}
+		d.say("DATA")
+		d.write(strings.ReplaceAll(plainText, "\n", "\r\n") + ".\r\n")
+		wants(t, c.name, d.reply(), c.want)
+		d.conn.Close()
 	}
 }

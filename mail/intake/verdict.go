@@ -143,9 +143,11 @@ func (v *verdict) word(t Thresholds) string {
 	return "accept"
 }
 
-// judge weighs what was found out about the sender, and refuses what a rule refuses.
+// judge weighs what was found out about the sender, and refuses what a rule refuses. A message that goes to
+// postmasters only is not refused for its points: they must hear of who is refused by mistake (RFC 5321,
+// section 4.5.1).
 func (in *Intake) judge(ctx context.Context, id *identity, listed []listing,
-	l *Letter) (*verdict, error) {
+	l *Letter, postmaster bool) (*verdict, error) {
 	if err := in.checkForm(id, l.Header); err != nil {
 		return nil, err
 	}
@@ -166,28 +168,10 @@ func (in *Intake) judge(ctx context.Context, id *identity, listed []listing,
 			v.add(r.Name, r.Points, "%s", r.Words)
 		}
 	}
-	if t := in.cfg.Thresholds; t.Reject > 0 && v.points() >= t.Reject && !toPostmaster(l.Envelope) {
+	if t := in.cfg.Thresholds; t.Reject > 0 && v.points() >= t.Reject && !postmaster {
 		return nil, refuse(550, "5.7.1", "the message looks like spam: %s", v)
 	}
 	return v, nil
-}
-
-// toPostmaster reports whether a message goes to postmasters only: they must hear of who is refused by
-// mistake (RFC 5321, section 4.5.1).
-func toPostmaster(env mail.Envelope) bool {
-	for _, to := range env.Recipients {
-		if !isPostmaster(to.Address) && !isOriginalPostmaster(to.ORcpt) {
-			return false
-		}
-	}
-	return true
-}
-
-// isOriginalPostmaster looks at the address that the client named.
-func isOriginalPostmaster(orcpt string) bool {
-	_, addr, _ := strings.Cut(orcpt, ";")
-	a, err := mail.ParseAddress(addr)
-	return err == nil && isPostmaster(a)
 }
 
 // weighDMARC does what the owner of the author's domain asks for, and tells him.
