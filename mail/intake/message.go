@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/tallypost/tallypost/mail"
@@ -37,7 +38,35 @@ func (s *session) data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	if n := count(rcv.header, "Received"); n >= s.in.cfg.MaxHops {
 		return smtp.Reply{}, refuse(554, "5.4.6", "mail loop: the message has passed %d servers", n)
 	}
+	if err := s.loops(rcv.header); err != nil {
+		return smtp.Reply{}, err
+	}
 	return s.accept(ctx, msg, rcv, sub)
+}
+
+// loops refuses a message that comes back to mailboxes which have had it, as Delivered-To says: delivery
+// would return it, and anybody can write that field to have it returned to somebody else. Where others are
+// to have the message, too, those mailboxes fail without a report.
+func (s *session) loops(h mail.Header) error {
+	had := h.All("Delivered-To")
+	if len(had) == 0 {
+		return nil
+	}
+	n := 0
+	for i := range s.env.Recipients {
+		to := &s.env.Recipients[i]
+		name := to.Address.String()
+		if s.in.accounts.IsLocal(to.Address.Domain) && slices.ContainsFunc(had, func(f mail.Field) bool {
+			return strings.EqualFold(strings.TrimSpace(f.Value()), name)
+		}) {
+			n++
+			to.Notify = mail.NotifyNever
+		}
+	}
+	if n > 0 && n == len(s.env.Recipients) {
+		return refuse(554, "5.4.6", "mail loop: <%s> has had the message before", s.env.Recipients[0].Address)
+	}
+	return nil
 }
 
 // accept judges a message that is here whole, and puts it into the queue.

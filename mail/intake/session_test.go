@@ -416,3 +416,19 @@ func TestPostmasterHears(t *testing.T) {
 		d.conn.Close()
 	}
 }
+
+// TestLoopIsNotReturned: whoever writes Delivered-To into a message has it refused, and not returned to whom he
+// names as its sender.
+func TestLoopIsNotReturned(t *testing.T) {
+	p := newPort(t, nil)
+	text := "Delivered-To: Ada@here.example\n" + plainText
+	wants(t, "alone", p.send(letter{text: text}), "554 5.4.6 mail loop: <ada@here.example> has had the message before")
+	wants(t, "another's", p.send(letter{text: text, to: []string{"bob@here.example"}}), "250")
+	p.last()
+	got := p.take(letter{text: text, to: []string{"bob@here.example", "ada@here.example"}})
+	for _, to := range got.env.Recipients {
+		if silent := to.Notify == mail.NotifyNever; silent != (to.Address.Local == "ada") {
+			t.Errorf("%s is to have reports: %v", to.Address, !silent)
+		}
+	}
+}
