@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
@@ -15,6 +16,10 @@ type TxOptions struct {
 	Test bool
 	// MaxRate, where not 0, refuses a transaction that pays more for its size.
 	MaxRate mempool.FeeRate
+	// Time, where not zero, is when the transaction arrived.
+	Time time.Time
+
+	untrimmed bool // the caller brings the mempool back to its limit
 }
 
 // TxResult tells of a transaction that was accepted.
@@ -41,7 +46,8 @@ func (c *Chain) addTx(ctx context.Context, tx *bitcoin.Tx, opts TxOptions) (TxRe
 	defer c.mu.Unlock()
 	c.waitSettled()
 	tip := c.poolTip()
-	attempt, err := c.pool.Begin(tx, tip, mempool.Options{MaxRate: opts.MaxRate})
+	attempt, err := c.pool.Begin(tx, tip, mempool.Options{MaxRate: opts.MaxRate, Time: opts.Time,
+		Untrimmed: opts.untrimmed})
 	if err != nil {
 		return TxResult{}, err
 	}

@@ -42,19 +42,31 @@ type Options struct {
 	FromBlock bool
 	// MaxRate, where not 0, refuses a transaction that pays more: its owner may have erred.
 	MaxRate FeeRate
+	// NoReplacement refuses a transaction that conflicts with others of the pool.
+	NoReplacement bool
+	// Untrimmed lets the pool grow over its limit: the caller calls Limit later.
+	Untrimmed bool
+	// Time, where not zero, is when the transaction is to count as having arrived.
+	Time time.Time
+
+	inPackage bool // it is judged by what its package pays, and may not evict a sibling
 }
 
 // Attempt is a transaction on its way in.
 type Attempt struct {
-	tx      *bitcoin.Tx
-	opts    Options
-	entry   *Entry
-	spent   consensus.Spent
-	plan    plan
-	tip     bitcoin.Hash
-	changes uint64       // of the pool when it was judged
-	passed  script.Flags // the rules of blocks that its scripts obey; 0 before RunScripts
-	flags   script.Flags // those of the next block
+	tx    *bitcoin.Tx
+	opts  Options
+	entry *Entry
+	spent consensus.Spent
+	with  []*Attempt // earlier transactions of its package
+	plan  plan
+
+	conflicts []*Entry // transactions of the pool that spend the same, or the sibling
+	sibling   bool     // one is evicted though it spends something else
+	tip       bitcoin.Hash
+	changes   uint64       // of the pool when it was judged
+	passed    script.Flags // the rules of blocks that its scripts obey; 0 before RunScripts
+	flags     script.Flags // those of the next block
 }
 
 // Entry returns what the transaction will be in the pool.
@@ -74,7 +86,7 @@ func (p *Pool) Begin(tx *bitcoin.Tx, tip *Tip, opts Options) (*Attempt, error) {
 	if err := p.checkContext(a, tip); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a, p.checkRelations(a)
 }
 
 // checkForm judges what does not depend on coins.
@@ -96,7 +108,7 @@ func (p *Pool) checkForm(tx *bitcoin.Tx, tip *Tip) error {
 	return nil
 }
 
-// checkContext judges a transaction by coins, pool and tip, and plans what to do if it is taken.
+// checkContext judges a transaction by coins, pool and tip (Bitcoin Core validation.cpp, PreChecks).
 func (p *Pool) checkContext(a *Attempt, tip *Tip) error {
 	a.tip, a.changes, a.flags = tip.State.Hash, p.changes, tip.flags()
 	if !consensus.IsFinal(a.tx, tip.nextHeight(), int64(tip.State.MedianTimePast())) {
@@ -104,6 +116,10 @@ func (p *Pool) checkContext(a *Attempt, tip *Tip) error {
 	}
 	if err := p.checkKnown(a.tx); err != nil {
 		return err
+	}
+	a.conflicts = p.conflicts(a.tx)
+	if a.opts.NoReplacement && len(a.conflicts) > 0 {
+		return &Error{Kind: MempoolPolicy, Reason: "bip125-replacement-disallowed"}
 	}
 	if err := p.fetch(a, tip); err != nil {
 		return err
@@ -114,7 +130,17 @@ func (p *Pool) checkContext(a *Attempt, tip *Tip) error {
 	if err := p.checkFee(a, tip); err != nil {
 		return err
 	}
-	return p.checkRelations(a)
+	if a.opts.FromBlock {
+		return nil
+	}
+	sibling, err := p.checkTRUC(a.entry, a.conflicts, !a.opts.inPackage && !a.opts.NoReplacement)
+	if err != nil {
+		return err
+	}
+	if a.sibling = sibling != nil; a.sibling {
+		a.conflicts = append(a.conflicts, sibling)
+	}
+	return nil
 }
 
 func (p *Pool) checkKnown(tx *bitcoin.Tx) error {
@@ -132,32 +158,37 @@ func (p *Pool) checkKnown(tx *bitcoin.Tx) error {
 func (p *Pool) fetch(a *Attempt, tip *Tip) error {
 	tx := a.tx
 	a.spent = consensus.NewSpent(len(tx.In))
-	a.entry = &Entry{Tx: tx, TxID: tx.TxID(), WTxID: tx.WTxID(),
-		Time: tip.Now, Height: tip.State.Height, Delta: p.deltas[tx.TxID()]}
+	txid := tx.TxID()
+	a.entry = &Entry{Tx: tx, TxID: txid, WTxID: tx.WTxID(),
+		Time: tip.Now, Height: tip.State.Height, Delta: p.deltas[txid]}
+	if !a.opts.Time.IsZero() {
+		a.entry.Time = a.opts.Time
+	}
 	if !a.opts.FromBlock {
 		a.entry.Sequence = p.sequence
 	}
-	var outs []bitcoin.OutPoint
-	var at []int
+	outs, at := make([]bitcoin.OutPoint, 0, len(tx.In)), make([]int, 0, len(tx.In))
 	for i := range tx.In {
 		out := tx.In[i].PrevOut
-		parent := p.entries[out.TxID]
+		parent := a.inside(out.TxID)
 		if parent == nil {
-			outs, at = append(outs, out), append(at, i)
-			continue
+			if parent = p.entries[out.TxID]; parent == nil {
+				outs, at = append(outs, out), append(at, i)
+				continue
+			}
+			if !slices.Contains(a.entry.parents, parent) {
+				a.entry.parents = append(a.entry.parents, parent)
+			}
 		}
 		if int64(out.Index) >= int64(len(parent.Tx.Out)) {
 			return missingInputs()
 		}
 		a.spent.Set(i, &consensus.Coin{Out: parent.Tx.Out[out.Index],
 			Origin: consensus.Origin{Height: tip.nextHeight()}})
-		if !slices.Contains(a.entry.parents, parent) {
-			a.entry.parents = append(a.entry.parents, parent)
-		}
 	}
 	coins := make([]consensus.Coin, len(outs))
 	if err := tip.View.Coins(outs, coins); err != nil {
-		return fmt.Errorf("coins of transaction %v: %w", tx.TxID(), err)
+		return fmt.Errorf("coins of transaction %v: %w", txid, err)
 	}
 	for i := range coins {
 		if coins[i].IsSpent() {
@@ -165,6 +196,16 @@ func (p *Pool) fetch(a *Attempt, tip *Tip) error {
 		}
 		a.spent.Set(at[i], &coins[i])
 		a.entry.coinbase = a.entry.coinbase || coins[i].Coinbase
+	}
+	return nil
+}
+
+// inside returns an earlier transaction of the package, or nil.
+func (a *Attempt) inside(txid bitcoin.Hash) *Entry {
+	for _, other := range a.with {
+		if other.entry.TxID == txid {
+			return other.entry
+		}
 	}
 	return nil
 }
@@ -245,13 +286,23 @@ func (p *Pool) checkFee(a *Attempt, tip *Tip) error {
 		return &Error{Kind: MempoolPolicy, Reason: "min relay fee not met",
 			Debug: fmt.Sprintf("%d < %d", fee, relay)}
 	}
-	if least := p.MinFee(tip.Now).Fee(size); least > 0 && fee < least {
-		return &Error{Kind: Reconsiderable, Reason: "mempool min fee not met", Paid: e.price(),
-			Debug: fmt.Sprintf("%d < %d", fee, least)}
+	if a.opts.inPackage {
+		return nil
 	}
-	if fee < relay {
-		return &Error{Kind: Reconsiderable, Reason: "min relay fee not met", Paid: e.price(),
-			Debug: fmt.Sprintf("%d < %d", fee, relay)}
+	return p.checkRate(e.price(), tip)
+}
+
+// checkRate judges what a transaction or a package pays by the least that is taken (Bitcoin Core
+// validation.cpp, CheckFeeRate).
+func (p *Pool) checkRate(paid Price, tip *Tip) error {
+	size := paid.vsize()
+	if least := p.MinFee(tip.Now).Fee(size); least > 0 && paid.Fee < least {
+		return &Error{Kind: Reconsiderable, Reason: "mempool min fee not met", Paid: paid,
+			Debug: fmt.Sprintf("%d < %d", paid.Fee, least)}
+	}
+	if relay := p.cfg.MinRelayFee.Fee(size); paid.Fee < relay {
+		return &Error{Kind: Reconsiderable, Reason: "min relay fee not met", Paid: paid,
+			Debug: fmt.Sprintf("%d < %d", paid.Fee, relay)}
 	}
 	return nil
 }
@@ -292,14 +343,18 @@ func (p *Pool) Commit(a *Attempt, tip *Tip) error {
 		if err := p.checkContext(a, tip); err != nil {
 			return err
 		}
+		if err := p.checkRelations(a); err != nil {
+			return err
+		}
 	}
 	if a.passed != a.flags {
 		return ErrRulesChanged
 	}
 	e := a.entry
 	e.verified = a.passed
-	p.insert(e, &a.plan)
-	if a.opts.FromBlock {
+	a.plan.arrange()
+	p.insert(&a.plan)
+	if a.opts.FromBlock || a.opts.Untrimmed {
 		return nil
 	}
 	p.Limit(tip.Now)

@@ -9,17 +9,28 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 )
 
-// insert carries out a plan: what leaves, leaves, and the entry enters.
-func (p *Pool) insert(e *Entry, pl *plan) {
+// insert carries out a plan: what leaves, leaves, and what enters, enters.
+func (p *Pool) insert(pl *plan) {
 	for _, leaving := range pl.leaving {
 		p.unlink(leaving, Replaced)
 	}
-	e.children = pl.children
+	for _, e := range pl.entering {
+		p.link(e)
+	}
+	for _, x := range pl.edges {
+		x.parent.children = append(x.parent.children, x.child)
+		x.child.parents = append(x.child.parents, x.parent)
+	}
+	p.swapClusters(pl.old, pl.fresh)
+	for _, e := range pl.entering {
+		p.happened(e, Added)
+	}
+}
+
+// link puts an entry into everything but its cluster.
+func (p *Pool) link(e *Entry) {
 	for _, parent := range e.parents {
 		parent.children = append(parent.children, e)
-	}
-	for _, child := range e.children {
-		child.parents = append(child.parents, e)
 	}
 	p.entries[e.TxID], p.byWTxID[e.WTxID] = e, e
 	for i := range e.Tx.In {
@@ -29,8 +40,6 @@ func (p *Pool) insert(e *Entry, pl *plan) {
 		p.oldest = e.Time
 	}
 	p.count(e, 1)
-	p.swapClusters(pl.old, pl.fresh)
-	p.happened(e, Added)
 }
 
 // unlink takes an entry out of everything but its cluster.
@@ -46,6 +55,7 @@ func (p *Pool) unlink(e *Entry, reason Reason) {
 	for _, child := range e.children {
 		child.parents = without(child.parents, e)
 	}
+	p.setUnbroadcast(e, false)
 	p.count(e, -1)
 	p.happened(e, reason)
 }
@@ -83,24 +93,38 @@ type removal struct {
 
 // remove takes entries out, none twice, and puts what is left of their clusters in order.
 func (p *Pool) remove(removals []removal) {
-	gone := make(map[*Entry]bool, len(removals))
 	entries := make([]*Entry, len(removals))
 	for i, r := range removals {
-		gone[r.Entry], entries[i] = true, r.Entry
+		entries[i] = r.Entry
+	}
+	old := p.clustersOf(entries)
+	for _, r := range removals {
 		p.unlink(r.Entry, r.reason)
+		r.slot = gone
 	}
-	old := clustersOf(entries)
-	var fresh []*cluster
+	fresh := make([]*cluster, 0, len(old))
 	for _, c := range old {
-		left := slices.DeleteFunc(slices.Clone(c.txs), func(e *Entry) bool { return gone[e] })
-		fresh = append(fresh, order(left, relations{})...)
+		if left := remaining(nil, c.txs); len(left) > 0 {
+			fresh = append(fresh, arrange(left, nil)...)
+		}
 	}
+	unnumber(entries)
 	p.swapClusters(old, fresh)
+}
+
+// remaining appends those of the transactions that are not marked as gone.
+func remaining(to, txs []*Entry) []*Entry {
+	for _, e := range txs {
+		if e.slot != gone {
+			to = append(to, e)
+		}
+	}
+	return to
 }
 
 // removeAll removes entries and all that depend on them for one reason.
 func (p *Pool) removeAll(entries []*Entry, reason Reason) {
-	all := descendants(entries...)
+	all := p.descendants(entries...)
 	removals := make([]removal, len(all))
 	for i, e := range all {
 		removals[i] = removal{e, reason}
@@ -131,7 +155,7 @@ func (p *Pool) Connected(b *bitcoin.Block, now time.Time) {
 			if gone[e] {
 				continue // mined as well
 			}
-			for _, d := range descendants(e) {
+			for _, d := range p.descendants(e) {
 				if !gone[d] {
 					gone[d] = true
 					delete(p.deltas, d.TxID)
@@ -150,7 +174,7 @@ func (p *Pool) Forget(tx *bitcoin.Tx) {
 		p.removeAll([]*Entry{e}, Reorg)
 		return
 	}
-	p.removeAll(p.children(tx), Reorg)
+	p.removeAll(p.children(tx.TxID(), len(tx.Out)), Reorg)
 }
 
 // Reorganized removes what cannot be in the next block any more after the chain has gone back to
@@ -220,7 +244,7 @@ func (p *Pool) shrink(c *cluster) *cluster {
 	p.removeAll([]*Entry{last}, SizeLimit)
 	largest := rest[0].cluster
 	for _, e := range rest {
-		if e.cluster.weight() > largest.weight() {
+		if e.cluster.weight > largest.weight {
 			largest = e.cluster
 		}
 	}

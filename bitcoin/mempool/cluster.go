@@ -1,7 +1,6 @@
 package mempool
 
 import (
-	"math/bits"
 	"slices"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -18,7 +17,13 @@ const MaxClusterCount = 64
 type cluster struct {
 	txs    []*Entry
 	chunks []chunk
-	at     int // position in the heap of clusters
+	weight int64  // of all
+	at     int    // position in the heap of clusters
+	seen   uint64 // see Pool.epoch
+
+	// Most clusters are one transaction: what it takes is here.
+	oneTx    [1]*Entry
+	oneChunk [1]chunk
 }
 
 // chunk is a part of a cluster: its transactions from one up to another.
@@ -37,165 +42,181 @@ func (c *cluster) chunkOf(rank int) *chunk {
 	return &c.chunks[i]
 }
 
-// weight returns the weight of the whole cluster.
-func (c *cluster) weight() (sum int64) {
-	for _, e := range c.txs {
-		sum += e.Weight
-	}
-	return sum
-}
+// What Entry.slot holds while transactions are being arranged, beside their position.
+const (
+	noSlot = 0  // it does not take part
+	gone   = -1 // it leaves
+)
 
-// order puts transactions into clusters, given which of them are linked. links returns those that
-// one is linked to, be it as a parent or as a child, among others that do not belong; parents those
-// that it spends from.
-func order(txs []*Entry, links relations) []*cluster {
-	member := make(map[*Entry]int, len(txs)) // position among txs, -1 once it is in a cluster
-	for i, e := range txs {
-		member[e] = i
+// edge says that one transaction spends from another which does not have it among its parents: it
+// came first.
+type edge struct{ parent, child *Entry }
+
+// arrange puts transactions into clusters. Their parents count as far as they are among them.
+func arrange(txs []*Entry, extra []edge) []*cluster {
+	if len(txs) == 1 {
+		return []*cluster{single(txs[0])}
 	}
-	var clusters []*cluster
-	for _, e := range txs {
-		if member[e] < 0 {
-			continue
+	groups := components(txs, extra)
+	clusters := make([]*cluster, len(groups))
+	for i, group := range groups {
+		if len(group) == 1 {
+			clusters[i] = single(group[0])
+		} else {
+			clusters[i] = newCluster(group, extra)
 		}
-		component := []*Entry{e}
-		member[e] = -1
-		for i := 0; i < len(component); i++ {
-			for _, other := range links.neighbours(component[i]) {
-				if at, ok := member[other]; ok && at >= 0 {
-					member[other] = -1
-					component = append(component, other)
-				}
-			}
-		}
-		clusters = append(clusters, newCluster(component, links))
 	}
 	return clusters
 }
 
-// relations tells how transactions are linked, with those of a new one that is not in the pool yet.
-type relations struct {
-	fresh    *Entry
-	children []*Entry // of fresh; its parents are in the entry
+func single(e *Entry) *cluster {
+	c := &cluster{weight: e.Weight}
+	c.oneTx[0] = e
+	c.oneChunk[0] = chunk{0, 1, e.price()}
+	c.txs, c.chunks = c.oneTx[:], c.oneChunk[:]
+	return c
 }
 
-func (r relations) parents(e *Entry) []*Entry {
-	if r.fresh != nil && slices.Contains(r.children, e) {
-		return append(slices.Clip(e.parents), r.fresh)
+// number gives transactions the slots from 1 on.
+func number(txs []*Entry) {
+	for i, e := range txs {
+		e.slot = int32(i + 1)
 	}
-	return e.parents
 }
 
-func (r relations) neighbours(e *Entry) []*Entry {
-	if e == r.fresh {
-		return append(slices.Clip(e.parents), r.children...)
+func unnumber(txs []*Entry) {
+	for _, e := range txs {
+		e.slot = noSlot
 	}
-	all := append(slices.Clip(r.parents(e)), e.children...)
-	if r.fresh != nil && slices.Contains(r.fresh.parents, e) {
-		all = append(all, r.fresh)
+}
+
+// components divides transactions into groups that are linked, keeping their order.
+func components(txs []*Entry, extra []edge) [][]*Entry {
+	number(txs)
+	defer unnumber(txs)
+	roots := make(forest, len(txs))
+	for i := range roots {
+		roots[i] = int32(i)
 	}
-	return all
+	left := len(txs) // groups
+	link := func(a, b int32) {
+		if roots.join(a-1, b-1) {
+			left--
+		}
+	}
+	for _, e := range txs {
+		for _, parent := range e.parents {
+			if parent.slot > 0 {
+				link(e.slot, parent.slot)
+			}
+		}
+	}
+	for _, x := range extra {
+		if x.parent.slot > 0 && x.child.slot > 0 {
+			link(x.parent.slot, x.child.slot)
+		}
+	}
+	if left == 1 {
+		return [][]*Entry{txs}
+	}
+	groups := make([][]*Entry, 0, left)
+	place := make([]int32, len(txs)) // 1 + index of the group of a root
+	for i, e := range txs {
+		root := roots.find(int32(i))
+		if place[root] == 0 {
+			groups = append(groups, nil)
+			place[root] = int32(len(groups))
+		}
+		groups[place[root]-1] = append(groups[place[root]-1], e)
+	}
+	return groups
+}
+
+// forest is a union-find structure: each element names one that is nearer to the root of its set.
+type forest []int32
+
+func (f forest) find(i int32) int32 {
+	for f[i] != i {
+		f[i] = f[f[i]]
+		i = f[i]
+	}
+	return i
+}
+
+// join unites two sets, unless they are one.
+func (f forest) join(a, b int32) bool {
+	a, b = f.find(a), f.find(b)
+	f[max(a, b)] = min(a, b)
+	return a != b
 }
 
 // newCluster puts the transactions of one component in order. More than MaxClusterCount cannot be
 // put in their best order: they keep an order that is allowed, as one chunk. Only a reorganisation
 // makes so many, and they are cut down at once.
-func newCluster(txs []*Entry, links relations) *cluster {
-	txs = topological(txs, links)
+func newCluster(txs []*Entry, extra []edge) *cluster {
+	number(txs)
+	txs = topological(txs, extra)
+	number(txs)
+	defer unnumber(txs)
 	c := &cluster{txs: txs}
-	if len(txs) <= MaxClusterCount {
-		c.linearize(links)
-		c.cut()
+	var whole Price
+	for _, e := range txs {
+		whole = whole.add(e.price())
+	}
+	c.weight = whole.Weight
+	if len(txs) > MaxClusterCount {
+		c.chunks = []chunk{{0, len(txs), whole}}
 		return c
 	}
-	whole := chunk{to: len(txs)}
-	for _, e := range txs {
-		whole.Price = whole.add(e.price())
-	}
-	c.chunks = []chunk{whole}
+	var g graph
+	g.fill(txs, extra)
+	c.txs = g.linearize(txs)
+	c.cut()
 	return c
 }
 
-// topological returns the transactions with parents before children.
-func topological(txs []*Entry, links relations) []*Entry {
-	const open, done = 1, 2
-	state := make(map[*Entry]int, len(txs))
+// topological returns numbered transactions with parents before children: as they are, if they are
+// so.
+func topological(txs []*Entry, extra []edge) []*Entry {
+	sorted := true
 	for _, e := range txs {
-		state[e] = open
+		for _, parent := range e.parents {
+			sorted = sorted && parent.slot < e.slot
+		}
 	}
-	sorted := make([]*Entry, 0, len(txs))
+	for _, x := range extra {
+		sorted = sorted && (x.child.slot <= 0 || x.parent.slot < x.child.slot)
+	}
+	if sorted {
+		return txs
+	}
+	done := make([]bool, len(txs))
+	out := make([]*Entry, 0, len(txs))
 	var visit func(e *Entry)
 	visit = func(e *Entry) {
-		if state[e] != open {
+		if e.slot <= 0 || done[e.slot-1] {
 			return
 		}
-		state[e] = done
-		for _, parent := range links.parents(e) {
+		done[e.slot-1] = true
+		for _, parent := range e.parents {
 			visit(parent)
 		}
-		sorted = append(sorted, e)
+		for _, x := range extra {
+			if x.child == e {
+				visit(x.parent)
+			}
+		}
+		out = append(out, e)
 	}
 	for _, e := range txs {
 		visit(e)
 	}
-	return sorted
-}
-
-// linearize puts the transactions, which are in an order that is allowed, into a good one: again
-// and again the best paying transaction is taken, counted together with its ancestors that are not
-// taken yet.
-func (c *cluster) linearize(links relations) {
-	n := len(c.txs)
-	if n == 1 {
-		return
-	}
-	ancestors := c.ancestors(links)
-	left := uint64(1)<<(n-1)<<1 - 1
-	sorted := make([]*Entry, 0, n)
-	for left != 0 {
-		best, bestPrice := uint64(0), Price{}
-		for todo := left; todo != 0; todo &= todo - 1 {
-			set := ancestors[bits.TrailingZeros64(todo)] & left
-			if p := c.sum(set); best == 0 || p.Cmp(bestPrice) > 0 {
-				best, bestPrice = set, p
-			}
-		}
-		left &^= best
-		for ; best != 0; best &= best - 1 {
-			sorted = append(sorted, c.txs[bits.TrailingZeros64(best)])
-		}
-	}
-	c.txs = sorted
-}
-
-// ancestors returns the set of ancestors of each transaction, itself included.
-func (c *cluster) ancestors(links relations) []uint64 {
-	position := make(map[*Entry]int, len(c.txs))
-	for i, e := range c.txs {
-		position[e] = i
-	}
-	sets := make([]uint64, len(c.txs))
-	for i, e := range c.txs {
-		sets[i] = 1 << i
-		for _, parent := range links.parents(e) {
-			if at, ok := position[parent]; ok {
-				sets[i] |= sets[at]
-			}
-		}
-	}
-	return sets
-}
-
-func (c *cluster) sum(set uint64) (sum Price) {
-	for ; set != 0; set &= set - 1 {
-		sum = sum.add(c.txs[bits.TrailingZeros64(set)].price())
-	}
-	return sum
+	return out
 }
 
 // cut divides the order into chunks: what pays better than what is before it joins that.
 func (c *cluster) cut() {
-	c.chunks = c.chunks[:0]
+	c.chunks = make([]chunk, 0, len(c.txs))
 	for i, e := range c.txs {
 		next := chunk{i, i + 1, e.price()}
 		for len(c.chunks) > 0 && next.Cmp(c.last().Price) > 0 {

@@ -31,6 +31,8 @@ type Entry struct {
 	cluster           *cluster // changes
 	rank              int      // in the cluster; changes
 	unbroadcast       bool     // changes
+	slot              int32    // position among transactions that are being arranged, or noSlot
+	seen              uint64   // see Pool.epoch
 }
 
 // lock is until when relative lock times keep a transaction out of blocks, and the height of the

@@ -2,6 +2,7 @@ package mempool
 
 import (
 	"cmp"
+	"fmt"
 	"math/bits"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -13,6 +14,11 @@ type FeeRate int64
 // Fee returns the fee for a size at this rate, rounded up.
 func (r FeeRate) Fee(vsize int) bitcoin.Amount {
 	return bitcoin.Amount((int64(r)*int64(vsize) + 999) / 1000)
+}
+
+// String returns the rate as Core writes it.
+func (r FeeRate) String() string {
+	return fmt.Sprintf("%d.%08d BTC/kvB", r/FeeRate(bitcoin.Coin), r%FeeRate(bitcoin.Coin))
 }
 
 // Rate returns the rate of a fee for a size, rounded down.
@@ -34,6 +40,10 @@ type Price struct {
 }
 
 func (p Price) add(q Price) Price { return Price{p.Fee + q.Fee, p.Weight + q.Weight} }
+func (p Price) sub(q Price) Price { return Price{p.Fee - q.Fee, p.Weight - q.Weight} }
+
+// Rate returns the price for a thousand virtual bytes.
+func (p Price) Rate() FeeRate { return Rate(p.Fee, p.vsize()) }
 
 // vsize returns the weight in virtual bytes, rounded up.
 func (p Price) vsize() int {

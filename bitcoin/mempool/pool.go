@@ -17,8 +17,10 @@
 package mempool
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -30,7 +32,8 @@ type Config struct {
 	MaxBytes int64
 	// Expiry is how long a transaction may wait (Core's -mempoolexpiry). 0: two weeks.
 	Expiry time.Duration
-	// MinRelayFee is the least rate that is accepted (Core's -minrelaytxfee). 0: 100; negative: none.
+	// MinRelayFee is the least rate that is accepted (Core's -minrelaytxfee). 0: 100, or
+	// IncrementalFee if that is more; negative: none.
 	MinRelayFee FeeRate
 	// IncrementalFee is the rate at which a replacement pays for itself, and by which the least
 	// rate rises above what was evicted (Core's -incrementalrelayfee). 0: 100; negative: none.
@@ -59,8 +62,8 @@ type Config struct {
 func (c *Config) fill() error {
 	setDefault(&c.MaxBytes, 300_000_000)
 	setDefault(&c.Expiry, 336*time.Hour)
-	setDefault(&c.MinRelayFee, 100)
 	setDefault(&c.IncrementalFee, 100)
+	setDefault(&c.MinRelayFee, max(100, c.IncrementalFee))
 	setDefault(&c.DustRelayFee, 3000)
 	setDefault(&c.MaxDataCarrier, MaxWeight/bitcoin.WitnessScale)
 	setDefault(&c.MaxClusterCount, MaxClusterCount)
@@ -91,7 +94,11 @@ type Pool struct {
 	clusters clusterHeap                 // the one with the worst last chunk on top
 	deltas   map[bitcoin.Hash]bitcoin.Amount
 
+	// epoch marks what a walk has seen, with the number of the walk.
+	epoch uint64
+
 	usage    int64
+	unsent   int // entries that are unbroadcast
 	vsize    int64
 	fees     bitcoin.Amount
 	sequence uint64
@@ -155,32 +162,62 @@ func (p *Pool) Sequence() uint64 { return p.sequence }
 // Changes returns a number that grows with every change of the pool, priorities included.
 func (p *Pool) Changes() uint64 { return p.changes }
 
-// Cluster returns the transactions of an entry's cluster in the order in which they would be mined.
-// The list must not be changed or kept.
-func (p *Pool) Cluster(e *Entry) []*Entry { return e.cluster.txs }
+// Chunk is a part of a cluster: transactions that would be mined together, in order, and what they
+// pay.
+type Chunk struct {
+	Txs []*Entry
+	Price
+}
+
+// Chunks iterates over the cluster of an entry in the order in which it would be mined. What it yields
+// must not be changed or kept.
+func (p *Pool) Chunks(e *Entry) func(yield func(Chunk) bool) {
+	return func(yield func(Chunk) bool) {
+		c := e.cluster
+		for _, ch := range c.chunks {
+			if !yield(Chunk{c.txs[ch.from:ch.to], ch.Price}) {
+				return
+			}
+		}
+	}
+}
+
+// Diagram returns what a miner would earn by taking the best chunks of the whole pool one after
+// another: the sums from nothing on.
+func (p *Pool) Diagram() []Price {
+	list := append(make([]Price, 1, 1+len(p.clusters)), diagram(p.clusters)...)
+	for i := 1; i < len(list); i++ {
+		list[i] = list[i].add(list[i-1])
+	}
+	return list
+}
 
 // Chunk returns what the chunk of an entry pays: the price at which it would be mined.
 func (p *Pool) Chunk(e *Entry) Price { return e.cluster.chunkOf(e.rank).Price }
 
 // Ancestors returns the entries of the pool that one depends on, itself included.
 func (p *Pool) Ancestors(e *Entry) []*Entry {
-	return closure([]*Entry{e}, func(e *Entry) []*Entry { return e.parents })
+	return p.closure([]*Entry{e}, func(e *Entry) []*Entry { return e.parents })
 }
 
 // Descendants returns the entries of the pool that depend on one, itself included.
-func (p *Pool) Descendants(e *Entry) []*Entry { return descendants(e) }
+func (p *Pool) Descendants(e *Entry) []*Entry { return p.descendants(e) }
 
-func descendants(of ...*Entry) []*Entry {
-	return closure(of, func(e *Entry) []*Entry { return e.children })
+func (p *Pool) descendants(of ...*Entry) []*Entry {
+	return p.closure(of, func(e *Entry) []*Entry { return e.children })
 }
 
-func closure(of []*Entry, next func(*Entry) []*Entry) []*Entry {
-	seen := make(map[*Entry]bool, len(of))
-	var all []*Entry
+// closure returns entries and all that can be reached from them, each once.
+func (p *Pool) closure(of []*Entry, next func(*Entry) []*Entry) []*Entry {
+	if len(of) == 0 {
+		return nil
+	}
+	p.epoch++
+	all := make([]*Entry, 0, 2*len(of))
 	add := func(more []*Entry) {
 		for _, e := range more {
-			if !seen[e] {
-				seen[e] = true
+			if e.seen != p.epoch {
+				e.seen = p.epoch
 				all = append(all, e)
 			}
 		}
@@ -192,6 +229,20 @@ func closure(of []*Entry, next func(*Entry) []*Entry) []*Entry {
 	return all
 }
 
+// clustersOf returns the clusters of entries, each once.
+func (p *Pool) clustersOf(lists ...[]*Entry) (clusters []*cluster) {
+	p.epoch++
+	for _, entries := range lists {
+		for _, e := range entries {
+			if e.cluster != nil && e.cluster.seen != p.epoch {
+				e.cluster.seen = p.epoch
+				clusters = append(clusters, e.cluster)
+			}
+		}
+	}
+	return clusters
+}
+
 // Less reports whether a would be mined before b: the order in which to announce them.
 func (p *Pool) Less(a, b *Entry) bool {
 	if a.cluster == b.cluster {
@@ -200,7 +251,30 @@ func (p *Pool) Less(a, b *Entry) bool {
 	if c := p.Chunk(a).Cmp(p.Chunk(b)); c != 0 {
 		return c > 0
 	}
-	return a.Sequence < b.Sequence
+	// Clusters must not be mixed, lest a child comes before its parent.
+	x, y := a.cluster.txs[0], b.cluster.txs[0]
+	if x.Sequence != y.Sequence {
+		return x.Sequence < y.Sequence
+	}
+	return bytes.Compare(x.WTxID[:], y.WTxID[:]) < 0
+}
+
+// Sorted returns all transactions in the order in which they would be mined, parents before children.
+func (p *Pool) Sorted() []*Entry {
+	list := make([]*Entry, 0, len(p.entries))
+	for _, e := range p.entries {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b *Entry) int {
+		switch {
+		case p.Less(a, b):
+			return -1
+		case p.Less(b, a):
+			return 1
+		}
+		return 0
+	})
+	return list
 }
 
 // Prioritise adds to what a transaction counts as paying, whether it is here or not; it pays no
@@ -219,7 +293,7 @@ func (p *Pool) Prioritise(txid bitcoin.Hash, delta bitcoin.Amount) bitcoin.Amoun
 	}
 	if e := p.entries[txid]; e != nil {
 		e.Delta = sum
-		p.swapClusters([]*cluster{e.cluster}, order(e.cluster.txs, relations{}))
+		p.swapClusters([]*cluster{e.cluster}, arrange(slices.Clone(e.cluster.txs), nil))
 		p.changes++
 	}
 	return sum
@@ -230,15 +304,23 @@ func (p *Pool) Deltas() map[bitcoin.Hash]bitcoin.Amount { return p.deltas }
 
 // MarkUnbroadcast notes that a transaction was submitted here and must still reach a peer;
 // ClearUnbroadcast that it has.
-func (p *Pool) MarkUnbroadcast(txid bitcoin.Hash) {
-	if e := p.entries[txid]; e != nil {
-		e.unbroadcast = true
+func (p *Pool) MarkUnbroadcast(txid bitcoin.Hash) { p.setUnbroadcast(p.entries[txid], true) }
+
+// ClearUnbroadcast is the opposite of MarkUnbroadcast.
+func (p *Pool) ClearUnbroadcast(txid bitcoin.Hash) { p.setUnbroadcast(p.entries[txid], false) }
+
+func (p *Pool) setUnbroadcast(e *Entry, to bool) {
+	if e == nil || e.unbroadcast == to {
+		return
+	}
+	e.unbroadcast = to
+	if to {
+		p.unsent++
+	} else {
+		p.unsent--
 	}
 }
 
-// ClearUnbroadcast is the opposite of MarkUnbroadcast.
-func (p *Pool) ClearUnbroadcast(txid bitcoin.Hash) {
-	if e := p.entries[txid]; e != nil {
-		e.unbroadcast = false
-	}
-}
+// Unbroadcast returns the number of transactions that were submitted here and that no peer has asked
+// for yet.
+func (p *Pool) Unbroadcast() int { return p.unsent }

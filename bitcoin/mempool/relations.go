@@ -7,53 +7,106 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 )
 
-// Limits of transactions of version 3, which stay small and simple so that they can always be
-// replaced (BIP 431, TRUC).
-const (
-	trucVersion    = 3
-	trucMaxSize    = 10_000
-	trucMaxChild   = 1_000
-	trucGeneration = 2 // transactions in a row
-)
-
 // maxReplacedClusters is how many clusters a replacement may conflict with (Bitcoin Core
 // policy/rbf.h, MAX_REPLACEMENT_CANDIDATES).
 const maxReplacedClusters = 100
 
-// plan is what becomes of the pool when a transaction enters.
+// plan is what becomes of the pool when transactions enter.
 type plan struct {
-	children []*Entry   // that are here already; only a transaction from a block has any
+	entering []*Entry   // parents before children
+	edges    []edge     // to those that are here already: only from a transaction of a block
 	leaving  []*Entry   // replaced, with their descendants
 	old      []*cluster // that go
-	fresh    []*cluster // that come in their place
+	fresh    []*cluster // that come in their place; see arrange
 }
 
-// checkRelations judges what a transaction does to others in the pool, and plans it.
+// newPlan begins a plan: which clusters are touched.
+func (p *Pool) newPlan(entering, leaving []*Entry, edges []edge) plan {
+	pl := plan{entering: entering, edges: edges, leaving: leaving}
+	lists := append(make([][]*Entry, 0, 2+len(entering)), leaving)
+	for _, e := range entering {
+		lists = append(lists, e.parents)
+	}
+	if len(edges) > 0 {
+		children := make([]*Entry, len(edges))
+		for i, x := range edges {
+			children[i] = x.child
+		}
+		lists = append(lists, children)
+	}
+	pl.old = p.clustersOf(lists...)
+	return pl
+}
+
+// arrange works out which clusters come.
+func (pl *plan) arrange() {
+	if pl.fresh != nil {
+		return
+	}
+	for _, e := range pl.leaving {
+		e.slot = gone
+	}
+	n := len(pl.entering)
+	for _, c := range pl.old {
+		n += len(c.txs)
+	}
+	members := make([]*Entry, 0, n)
+	for _, c := range pl.old {
+		members = remaining(members, c.txs)
+	}
+	pl.fresh = arrange(append(members, pl.entering...), pl.edges)
+	unnumber(pl.leaving)
+}
+
+// tooLarge reports whether a plan makes a cluster that is larger than allowed. Where nothing leaves and
+// one transaction enters, all that it touches becomes one, so nothing needs to be arranged yet.
+func (pl *plan) tooLarge(p *Pool) bool {
+	if len(pl.leaving) == 0 && len(pl.entering) == 1 {
+		count, weight := 1, pl.entering[0].Weight
+		for _, c := range pl.old {
+			count += len(c.txs)
+			weight += c.weight
+		}
+		return p.exceeds(count, weight)
+	}
+	pl.arrange()
+	return slices.ContainsFunc(pl.fresh, p.tooLarge)
+}
+
+func (p *Pool) tooLarge(c *cluster) bool { return p.exceeds(len(c.txs), c.weight) }
+
+func (p *Pool) exceeds(count int, weight int64) bool {
+	return count > p.cfg.MaxClusterCount ||
+		weight > int64(p.cfg.MaxClusterVSize)*bitcoin.WitnessScale
+}
+
+// improves reports whether miners earn strictly better by the plan.
+func (pl *plan) improves() bool {
+	pl.arrange()
+	return improves(diagram(pl.fresh), diagram(pl.old))
+}
+
+// checkRelations judges what a transaction, for which Attempt.conflicts are known, does to others in
+// the pool, and plans it.
 func (p *Pool) checkRelations(a *Attempt) error {
 	e := a.entry
-	conflicts := p.conflicts(a.tx)
-	suffix := ""
-	if !a.opts.FromBlock {
-		sibling, err := p.checkTRUC(e, conflicts)
-		if err != nil {
-			return err
-		}
-		if sibling != nil {
-			conflicts = append(conflicts, sibling)
-			suffix = " (including sibling eviction)"
-		}
-	}
-	if err := p.checkReplacement(a, conflicts, suffix); err != nil {
+	if err := p.checkReplacement(a); err != nil {
 		return err
 	}
-	if a.opts.MaxRate > 0 && cmpProducts(int64(e.ModifiedFee()), 1000,
-		int64(a.opts.MaxRate), int64(e.VSize())) > 0 {
-		return &Error{Kind: MempoolPolicy, Reason: "max feerate exceeded"}
+	if a.opts.exceedsMaxRate(e) {
+		return errMaxRate()
 	}
 	if !p.cfg.AcceptNonStandard {
 		return p.checkDustSpent(e)
 	}
 	return nil
+}
+
+func errMaxRate() error { return &Error{Kind: MempoolPolicy, Reason: "max feerate exceeded"} }
+
+func (o *Options) exceedsMaxRate(e *Entry) bool {
+	return o.MaxRate > 0 &&
+		cmpProducts(int64(e.ModifiedFee()), 1000, int64(o.MaxRate), int64(e.VSize())) > 0
 }
 
 // conflicts returns the transactions that spend what a transaction spends.
@@ -69,30 +122,33 @@ func (p *Pool) conflicts(tx *bitcoin.Tx) (conflicts []*Entry) {
 
 // checkReplacement judges whether a transaction pays for those that it conflicts with, and plans
 // the clusters (Bitcoin Core validation.cpp, ReplacementChecks; policy/rbf.cpp).
-func (p *Pool) checkReplacement(a *Attempt, conflicts []*Entry, suffix string) error {
-	e := a.entry
-	if n := len(clustersOf(conflicts)); n > maxReplacedClusters {
-		return &Error{Kind: MempoolPolicy, Reason: "too many potential replacements" + suffix,
-			Debug: fmt.Sprintf("rejecting replacement %v; too many conflicting clusters (%d > %d)",
-				e.TxID, n, maxReplacedClusters)}
+func (p *Pool) checkReplacement(a *Attempt) error {
+	e, suffix := a.entry, ""
+	if a.sibling {
+		suffix = " (including sibling eviction)"
 	}
-	a.plan = plan{leaving: descendants(conflicts...), children: p.children(e.Tx)}
-	if len(conflicts) > 0 {
-		if debug := p.paysFor(e, a.plan.leaving); debug != "" {
+	if debug := p.tooManyConflicts(e, a.conflicts); debug != "" {
+		return &Error{Kind: MempoolPolicy, Reason: "too many potential replacements" + suffix, Debug: debug}
+	}
+	a.plan = p.newPlan([]*Entry{e}, p.descendants(a.conflicts...), p.edges(e, a.opts))
+	if len(a.conflicts) > 0 {
+		if debug := p.paysFor(e.TxID, e.price(), a.plan.leaving); debug != "" {
 			return &Error{Kind: Reconsiderable, Reason: "insufficient fee" + suffix, Debug: debug,
 				Paid: e.price()}
 		}
 	}
-	p.planClusters(&a.plan, e)
-	if !a.opts.FromBlock && !p.withinLimits(a.plan.fresh) {
+	if !a.opts.FromBlock && a.plan.tooLarge(p) {
 		return &Error{Kind: MempoolPolicy, Reason: "too-large-cluster"}
 	}
-	if len(conflicts) > 0 && !improves(diagram(a.plan.fresh), diagram(a.plan.old)) {
+	if len(a.conflicts) == 0 {
+		return nil
+	}
+	if !a.plan.improves() {
 		return &Error{Kind: Reconsiderable, Reason: "replacement-failed", Paid: e.price(),
 			Debug: "insufficient feerate: does not improve feerate diagram"}
 	}
-	for _, ancestor := range closure(e.parents, func(e *Entry) []*Entry { return e.parents }) {
-		if slices.Contains(conflicts, ancestor) {
+	for _, ancestor := range p.closure(e.parents, (*Entry).Parents) {
+		if slices.Contains(a.conflicts, ancestor) {
 			return &Error{Kind: Consensus, Reason: "bad-txns-spends-conflicting-tx",
 				Debug: fmt.Sprintf("%v spends conflicting transaction %v", e.TxID, ancestor.TxID)}
 		}
@@ -100,48 +156,48 @@ func (p *Pool) checkReplacement(a *Attempt, conflicts []*Entry, suffix string) e
 	return nil
 }
 
-// paysFor returns what is wrong if a transaction pays less than those that leave for it, or not
-// enough more for its own relay (BIP 125, rules 3 and 4).
-func (p *Pool) paysFor(e *Entry, leaving []*Entry) (debug string) {
-	var old bitcoin.Amount
-	for _, l := range leaving {
-		old += l.ModifiedFee()
-	}
-	fee := e.ModifiedFee()
-	if fee < old {
-		return fmt.Sprintf("rejecting replacement %v, less fees than conflicting txs; %s < %s",
-			e.TxID, fee.Money(), old.Money())
-	}
-	if relay := p.cfg.IncrementalFee.Fee(e.VSize()); fee-old < relay {
-		return fmt.Sprintf("rejecting replacement %v, not enough additional fees to relay; %s < %s",
-			e.TxID, (fee - old).Money(), relay.Money())
+func (p *Pool) tooManyConflicts(e *Entry, conflicts []*Entry) (debug string) {
+	if n := len(p.clustersOf(conflicts)); n > maxReplacedClusters {
+		return fmt.Sprintf("rejecting replacement %v; too many conflicting clusters (%d > %d)",
+			e.TxID, n, maxReplacedClusters)
 	}
 	return ""
 }
 
-// planClusters works out which clusters go and which come if an entry enters.
-func (p *Pool) planClusters(pl *plan, e *Entry) {
-	pl.old = clustersOf(slices.Concat(pl.leaving, e.parents, pl.children))
-	leaving := make(map[*Entry]bool, len(pl.leaving))
-	for _, l := range pl.leaving {
-		leaving[l] = true
+// paysFor returns what is wrong if transactions pay less than those that leave for them, or not
+// enough more for their own relay (BIP 125, rules 3 and 4).
+func (p *Pool) paysFor(txid bitcoin.Hash, paid Price, leaving []*Entry) (debug string) {
+	var old bitcoin.Amount
+	for _, l := range leaving {
+		old += l.ModifiedFee()
 	}
-	var members []*Entry
-	for _, c := range pl.old {
-		for _, member := range c.txs {
-			if !leaving[member] {
-				members = append(members, member)
-			}
-		}
+	if paid.Fee < old {
+		return fmt.Sprintf("rejecting replacement %v, less fees than conflicting txs; %s < %s",
+			txid, paid.Fee.Money(), old.Money())
 	}
-	pl.fresh = order(append(members, e), relations{e, pl.children})
+	if relay := p.cfg.IncrementalFee.Fee(paid.vsize()); paid.Fee-old < relay {
+		return fmt.Sprintf("rejecting replacement %v, not enough additional fees to relay; %s < %s",
+			txid, (paid.Fee - old).Money(), relay.Money())
+	}
+	return ""
+}
+
+// edges returns the links to transactions of the pool that spend outputs of one which enters. Only
+// one that was in a block can have any.
+func (p *Pool) edges(e *Entry, opts Options) (edges []edge) {
+	if !opts.FromBlock {
+		return nil
+	}
+	for _, child := range p.children(e.TxID, len(e.Tx.Out)) {
+		edges = append(edges, edge{e, child})
+	}
+	return edges
 }
 
 // children returns the transactions of the pool that spend outputs of a transaction.
-func (p *Pool) children(tx *bitcoin.Tx) (children []*Entry) {
-	id := tx.TxID()
-	for i := range tx.Out {
-		child := p.spends[bitcoin.OutPoint{TxID: id, Index: uint32(i)}]
+func (p *Pool) children(txid bitcoin.Hash, outputs int) (children []*Entry) {
+	for i := range outputs {
+		child := p.spends[bitcoin.OutPoint{TxID: txid, Index: uint32(i)}]
 		if child != nil && !slices.Contains(children, child) {
 			children = append(children, child)
 		}
@@ -149,41 +205,18 @@ func (p *Pool) children(tx *bitcoin.Tx) (children []*Entry) {
 	return children
 }
 
-func clustersOf(entries []*Entry) (clusters []*cluster) {
-	seen := make(map[*cluster]bool)
-	for _, e := range entries {
-		if !seen[e.cluster] {
-			seen[e.cluster] = true
-			clusters = append(clusters, e.cluster)
-		}
-	}
-	return clusters
-}
-
-func (p *Pool) withinLimits(clusters []*cluster) bool {
-	for _, c := range clusters {
-		if p.tooLarge(c) {
-			return false
-		}
-	}
-	return true
-}
-
-func (p *Pool) tooLarge(c *cluster) bool {
-	return len(c.txs) > p.cfg.MaxClusterCount ||
-		c.weight() > int64(p.cfg.MaxClusterVSize)*bitcoin.WitnessScale
-}
-
-// checkDustSpent wants a transaction to spend all dust of its parents in the pool: nobody else will
-// (Bitcoin Core policy/ephemeral_policy.cpp).
-func (p *Pool) checkDustSpent(e *Entry) error {
-	for _, parent := range e.parents {
-		for i := range parent.Tx.Out {
-			out := bitcoin.OutPoint{TxID: parent.TxID, Index: uint32(i)}
-			if p.isDust(&parent.Tx.Out[i]) && !spendsOutput(e.Tx, out) {
-				return &Error{Kind: MempoolPolicy, Reason: "missing-ephemeral-spends",
-					Debug: fmt.Sprintf("tx %v (wtxid=%v) did not spend parent's ephemeral dust",
-						e.TxID, e.WTxID)}
+// checkDustSpent wants a transaction to spend all dust of its parents: nobody else will. inside are
+// parents that come with it (Bitcoin Core policy/ephemeral_policy.cpp).
+func (p *Pool) checkDustSpent(e *Entry, inside ...*Entry) error {
+	for _, list := range [...][]*Entry{e.parents, inside} {
+		for _, parent := range list {
+			for i := range parent.Tx.Out {
+				out := bitcoin.OutPoint{TxID: parent.TxID, Index: uint32(i)}
+				if p.isDust(&parent.Tx.Out[i]) && !spendsOutput(e.Tx, out) {
+					return &Error{Kind: MempoolPolicy, Reason: "missing-ephemeral-spends",
+						Debug: fmt.Sprintf("tx %v (wtxid=%v) did not spend parent's ephemeral dust",
+							e.TxID, e.WTxID)}
+				}
 			}
 		}
 	}
@@ -192,67 +225,4 @@ func (p *Pool) checkDustSpent(e *Entry) error {
 
 func spendsOutput(tx *bitcoin.Tx, out bitcoin.OutPoint) bool {
 	return slices.ContainsFunc(tx.In, func(in bitcoin.TxIn) bool { return in.PrevOut == out })
-}
-
-// checkTRUC judges the family of a transaction by its version (Bitcoin Core policy/truc_policy.cpp,
-// SingleTRUCChecks). If its parent has a child already, that sibling may be replaced by it.
-func (p *Pool) checkTRUC(e *Entry, conflicts []*Entry) (sibling *Entry, err error) {
-	debug := trucInheritance(e)
-	if debug == "" && e.Tx.Version == trucVersion {
-		debug = trucSize(e)
-	}
-	if debug == "" && e.Tx.Version == trucVersion && len(e.parents) == 1 {
-		sibling, debug = trucSibling(e, conflicts)
-	}
-	if debug != "" && sibling == nil {
-		return nil, &Error{Kind: MempoolPolicy, Reason: "TRUC-violation", Debug: debug}
-	}
-	return sibling, nil
-}
-
-func trucInheritance(e *Entry) (debug string) {
-	for _, parent := range e.parents {
-		child, from := "non-version=3", "version=3"
-		if e.Tx.Version == trucVersion {
-			child, from = from, child
-		}
-		if (e.Tx.Version == trucVersion) != (parent.Tx.Version == trucVersion) {
-			return fmt.Sprintf("%s tx %v (wtxid=%v) cannot spend from %s tx %v (wtxid=%v)",
-				child, e.TxID, e.WTxID, from, parent.TxID, parent.WTxID)
-		}
-	}
-	return ""
-}
-
-func trucSize(e *Entry) (debug string) {
-	switch size := e.VSize(); {
-	case size > trucMaxSize:
-		return fmt.Sprintf("version=3 tx %v (wtxid=%v) is too big: %d > %d virtual bytes",
-			e.TxID, e.WTxID, size, trucMaxSize)
-	case len(e.parents)+1 > trucGeneration,
-		len(e.parents) == 1 && len(e.parents[0].parents) > 0:
-		return fmt.Sprintf("tx %v (wtxid=%v) would have too many ancestors", e.TxID, e.WTxID)
-	case len(e.parents) == 1 && size > trucMaxChild:
-		return fmt.Sprintf("version=3 child tx %v (wtxid=%v) is too big: %d > %d virtual bytes",
-			e.TxID, e.WTxID, size, trucMaxChild)
-	}
-	return ""
-}
-
-// trucSibling looks for another child of the only parent, which is one too many unless it is
-// replaced anyway. The debug text is there even if the sibling could be evicted.
-func trucSibling(e *Entry, conflicts []*Entry) (sibling *Entry, debug string) {
-	parent := e.parents[0]
-	others := descendants(parent.children...)
-	if len(others) == 0 || slices.ContainsFunc(others, func(other *Entry) bool {
-		return slices.Contains(conflicts, other)
-	}) {
-		return nil, ""
-	}
-	// More than one child, or a grandchild, is there only after a reorganisation.
-	if len(others) == 1 && len(others[0].parents) == 1 && len(parent.parents) == 0 {
-		sibling = others[0]
-	}
-	return sibling, fmt.Sprintf("tx %v (wtxid=%v) would exceed descendant count limit",
-		parent.TxID, parent.WTxID)
 }

@@ -44,6 +44,7 @@ type Template struct {
 	// Of each transaction, coinbase apart.
 	Fees       []bitcoin.Amount
 	SigOpsCost []int
+	Weight     int64 // with what is reserved for header and coinbase
 	// Commitment is the script of the coinbase output that commits to the witnesses.
 	Commitment []byte
 	State      consensus.State // of the tip that it follows
@@ -57,7 +58,7 @@ func NewTemplate(c *chain.Chain, opts Options, now time.Time) (*Template, error)
 	if opts.ReservedWeight == 0 {
 		opts.ReservedWeight = DefaultReservedWeight
 	}
-	t := &Template{Block: new(bitcoin.Block)}
+	t := &Template{Block: new(bitcoin.Block), Weight: int64(opts.ReservedWeight)}
 	t.Block.Txs = make([]bitcoin.Tx, 1)
 	var fees bitcoin.Amount
 	c.Mempool(func(p *mempool.Pool, tip *consensus.State) {
@@ -74,6 +75,7 @@ func NewTemplate(c *chain.Chain, opts Options, now time.Time) (*Template, error)
 			t.Block.Txs = append(t.Block.Txs, *e.Tx)
 			t.Fees = append(t.Fees, e.Fee)
 			t.SigOpsCost = append(t.SigOpsCost, e.SigOpsCost)
+			t.Weight += int64(e.Tx.Weight())
 			fees += e.Fee
 		}
 	})

@@ -1,9 +1,11 @@
 package rpc
 
 import (
+	"context"
 	"slices"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 )
@@ -16,6 +18,10 @@ func (a *API) mempoolMethods() []jsonrpc.Method {
 			Run: run(a.getRawMempool), Doc: "Returns all transaction ids in memory pool."},
 		{Category: "blockchain", Name: "getmempoolentry", Params: "txid:h", Run: run(a.getMempoolEntry),
 			Doc: "Returns mempool data for given transaction."},
+		{Category: "blockchain", Name: "getmempoolcluster", Params: "txid:h",
+			Run: run(a.getMempoolCluster), Doc: "Returns mempool data for given cluster."},
+		{Category: "hidden", Name: "getmempoolfeeratediagram", Run: run(a.getMempoolDiagram),
+			Doc: "Returns the feerate diagram for the whole mempool."},
 		{Category: "blockchain", Name: "getmempoolancestors", Params: "txid:h verbose:b?",
 			Run: a.relatives((*mempool.Pool).Ancestors),
 			Doc: "If txid is in the mempool, returns all in-mempool ancestors."},
@@ -25,6 +31,12 @@ func (a *API) mempoolMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "gettxspendingprevout", Params: "outputs:a",
 			Run: run(a.getTxSpendingPrevout),
 			Doc: "Scans the mempool to find transactions spending any of the given outputs."},
+		{Category: "blockchain", Name: "savemempool", Run: run(a.saveMempool),
+			Doc: "Dumps the mempool to disk. It will fail until the previous dump is fully loaded."},
+		{Category: "blockchain", Name: "importmempool", Params: "filepath:s options:o? " +
+			"options.use_current_time:b? options.apply_fee_delta_priority:b? options.apply_unbroadcast_set:b?",
+			Run: a.importMempool,
+			Doc: "Import a mempool.dat file and attempt to add its contents to the mempool."},
 		{Category: "hidden", Name: "getorphantxs", Params: "verbosity:v?", Run: run(a.getOrphanTxs),
 			Doc: "Shows transactions in the tx orphanage."},
 	}
@@ -33,30 +45,60 @@ func (a *API) mempoolMethods() []jsonrpc.Method {
 func (a *API) getMempoolInfo(call) (any, error) {
 	var o object
 	now := a.now()
-	loaded := a.cfg.Loaded == nil || a.cfg.Loaded()
+	loaded := a.mempoolLoaded()
 	a.withPool(func(p *mempool.Pool) {
 		cfg := p.Config()
-		unsent := 0
-		p.All(func(e *mempool.Entry) bool {
-			if e.Unbroadcast() {
-				unsent++
-			}
-			return true
-		})
 		relay := bitcoin.Amount(max(cfg.MinRelayFee, 0))
 		o = object{
 			{"loaded", loaded}, {"size", p.Len()}, {"bytes", p.VSize()}, {"usage", p.Usage()},
 			{"total_fee", p.Fees()}, {"maxmempool", cfg.MaxBytes},
 			{"mempoolminfee", max(bitcoin.Amount(p.MinFee(now)), relay)}, {"minrelaytxfee", relay},
 			{"incrementalrelayfee", bitcoin.Amount(max(cfg.IncrementalFee, 0))},
-			{"unbroadcastcount", unsent}, {"fullrbf", true},
+			{"unbroadcastcount", p.Unbroadcast()}, {"fullrbf", true},
 			{"permitbaremultisig", !cfg.RefuseBareMultisig},
 			{"maxdatacarriersize", max(cfg.MaxDataCarrier, 0)},
 			{"limitclustercount", cfg.MaxClusterCount}, {"limitclustersize", cfg.MaxClusterVSize},
-			{"optimal", true},
 		}
 	})
 	return o, nil
+}
+
+func (a *API) mempoolLoaded() bool { return a.cfg.Loaded == nil || a.cfg.Loaded() }
+
+func (a *API) saveMempool(call) (any, error) {
+	if !a.mempoolLoaded() {
+		return nil, fail(jsonrpc.MiscError, "The mempool was not loaded yet")
+	}
+	if err := a.chain.SaveMempool(a.cfg.MempoolFile, a.cfg.PlainMempool); err != nil {
+		return nil, fail(jsonrpc.MiscError, "Unable to dump mempool to disk")
+	}
+	return object{{"filename", a.cfg.MempoolFile}}, nil
+}
+
+func (a *API) importMempool(ctx context.Context, c call) (any, error) {
+	if a.initialDownload() {
+		return nil, fail(jsonrpc.InInitialDownload,
+			"Can only import the mempool after the block download and sync is done.")
+	}
+	opts := chain.ImportOptions{CurrentTime: true}
+	for _, o := range []struct {
+		name string
+		to   *bool
+	}{{"use_current_time", &opts.CurrentTime}, {"apply_fee_delta_priority", &opts.Deltas},
+		{"apply_unbroadcast_set", &opts.Unbroadcast}} {
+		switch v := c.Object(1).Get(o.name).(type) {
+		case nil:
+		case bool:
+			*o.to = v
+		default:
+			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type bool",
+				jsonrpc.TypeName(v))
+		}
+	}
+	if err := a.chain.LoadMempool(ctx, c.String(0, ""), opts); err != nil {
+		return nil, fail(jsonrpc.MiscError, "Unable to import mempool file, see debug.log for details.")
+	}
+	return object{}, nil
 }
 
 // sums returns the number, size and fees of entries.
@@ -127,20 +169,9 @@ func (a *API) getRawMempool(c call) (any, error) {
 	}
 	var out any
 	a.withPool(func(p *mempool.Pool) {
-		var list []*mempool.Entry
-		p.All(func(e *mempool.Entry) bool {
-			list = append(list, e)
-			return true
-		})
-		slices.SortFunc(list, func(x, y *mempool.Entry) int {
-			if p.Less(x, y) {
-				return -1
-			}
-			return 1
-		})
-		out = listing(p, list, verbose)
+		out = listing(p, p.Sorted(), verbose)
 		if sequence {
-			out = object{{"txids", out}, {"mempool_sequence", p.Sequence() + 1}}
+			out = object{{"txids", out}, {"mempool_sequence", p.Sequence()}}
 		}
 	})
 	return out, nil
@@ -156,6 +187,40 @@ func (a *API) getMempoolEntry(c call) (out any, err error) {
 		}
 	})
 	return out, err
+}
+
+func (a *API) getMempoolCluster(c call) (out any, err error) {
+	err = errNotInPool
+	a.withPool(func(p *mempool.Pool) {
+		e := p.Get(c.Hash(0))
+		if e == nil {
+			return
+		}
+		var weight int64
+		count, chunks := 0, []any{}
+		for ch := range p.Chunks(e) {
+			weight += ch.Weight
+			count += len(ch.Txs)
+			txs := make([]any, 0, len(ch.Txs))
+			for _, e := range ch.Txs {
+				txs = append(txs, e.TxID)
+			}
+			chunks = append(chunks,
+				object{{"chunkfee", ch.Fee}, {"chunkweight", ch.Weight}, {"txs", txs}})
+		}
+		out, err = object{{"clusterweight", weight}, {"txcount", count}, {"chunks", chunks}}, nil
+	})
+	return out, err
+}
+
+func (a *API) getMempoolDiagram(call) (any, error) {
+	out := []any{}
+	a.withPool(func(p *mempool.Pool) {
+		for _, sum := range p.Diagram() {
+			out = append(out, object{{"weight", sum.Weight}, {"fee", sum.Fee}})
+		}
+	})
+	return out, nil
 }
 
 func (a *API) relatives(of func(*mempool.Pool, *mempool.Entry) []*mempool.Entry) methodBody {
@@ -184,17 +249,8 @@ func (a *API) getTxSpendingPrevout(c call) (any, error) {
 			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type object",
 				jsonrpc.TypeName(v))
 		}
-		for _, m := range o {
-			if m.Name != "txid" && m.Name != "vout" {
-				return nil, fail(jsonrpc.TypeError, "Unexpected key %s", m.Name)
-			}
-		}
-		if !o.Has("txid") || !o.Has("vout") {
-			missing := "txid"
-			if o.Has("txid") {
-				missing = "vout"
-			}
-			return nil, fail(jsonrpc.TypeError, "Missing %s", missing)
+		if err := checkMembers(o, member{"txid", "string"}, member{"vout", "number"}); err != nil {
+			return nil, err
 		}
 		h, err := jsonrpc.ParseHash(o.Get("txid"), "txid")
 		if err != nil {
@@ -202,8 +258,7 @@ func (a *API) getTxSpendingPrevout(c call) (any, error) {
 		}
 		n, ok := jsonInt(o.Get("vout"))
 		if !ok {
-			return nil, fail(jsonrpc.TypeError, "JSON value of type %s for field vout is not of expected "+
-				"type number", jsonrpc.TypeName(o.Get("vout")))
+			return nil, fail(jsonrpc.MiscError, "JSON integer out of range")
 		}
 		if n < 0 {
 			return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, vout cannot be negative")
@@ -221,6 +276,29 @@ func (a *API) getTxSpendingPrevout(c call) (any, error) {
 		}
 	})
 	return result, nil
+}
+
+// member is a member that an object must have, and of which type.
+type member struct{ name, kind string }
+
+// checkMembers wants an object to have certain members and no others (Core's RPCTypeCheckObj).
+func checkMembers(o object, members ...member) error {
+	for _, m := range members {
+		v := o.Get(m.name)
+		if !o.Has(m.name) || v == nil {
+			return fail(jsonrpc.TypeError, "Missing %s", m.name)
+		}
+		if kind := jsonrpc.TypeName(v); kind != m.kind {
+			return fail(jsonrpc.TypeError, "JSON value of type %s for field %s is not of expected type %s",
+				kind, m.name, m.kind)
+		}
+	}
+	for _, have := range o {
+		if !slices.ContainsFunc(members, func(m member) bool { return m.name == have.Name }) {
+			return fail(jsonrpc.TypeError, "Unexpected key %s", have.Name)
+		}
+	}
+	return nil
 }
 
 func (a *API) getOrphanTxs(c call) (any, error) {

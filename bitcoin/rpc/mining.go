@@ -29,9 +29,8 @@ func (a *API) miningMethods() []jsonrpc.Method {
 		{Category: "hidden", Name: "generateblock", Params: "output:s transactions:a submit:b?",
 			Run: a.generateBlock, Doc: "Mine a set of ordered transactions to a specified address or " +
 				"descriptor and return the block hash."},
-		{Category: "hidden", Name: "generate", Params: echoParams, Run: run(func(call) (any, error) {
-			return nil, fail(jsonrpc.MethodNotFound, "generate\n\nhas been replaced by the -generate cli "+
-				"option. Refer to -help for more information.\n")
+		{Category: "hidden", Name: "generate", Run: run(func(c call) (any, error) {
+			return nil, fail(jsonrpc.MethodNotFound, "%s", c.Help())
 		}), Doc: "has been replaced by the -generate cli option. Refer to -help for more information."},
 		{Category: "mining", Name: "submitblock", Params: "hexdata:s dummy:v?", Run: a.submitBlock,
 			Doc: "Attempts to submit new block to network."},
@@ -44,7 +43,7 @@ func (a *API) miningMethods() []jsonrpc.Method {
 		{Category: "mining", Name: "getnetworkhashps", Params: "nblocks:i? height:i?",
 			Run: run(a.getNetworkHashPS),
 			Doc: "Returns the estimated network hashes per second based on the last n blocks."},
-		{Category: "mining", Name: "prioritisetransaction", Params: "txid:h dummy:n? fee_delta:i?",
+		{Category: "mining", Name: "prioritisetransaction", Params: "txid:h dummy:n? fee_delta:i",
 			Run: run(a.prioritise), Doc: "Accepts the transaction into mined blocks at a higher (or " +
 				"lower) priority."},
 		{Category: "mining", Name: "getprioritisedtransactions", Run: run(a.getPrioritised),
@@ -75,7 +74,7 @@ func (a *API) mine(ctx context.Context, count int64, to []byte, tries int64) (an
 	for int64(len(hashes)) < count && ctx.Err() == nil {
 		opts := a.cfg.Mining
 		opts.Coinbase = to
-		t, err := miner.NewTemplate(a.chain, opts, a.now())
+		t, err := a.template(opts)
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +100,21 @@ func (a *API) submitOwn(ctx context.Context, b *bitcoin.Block) error {
 	}
 	_, err = a.chain.Add(ctx, parsed, chain.Source{Requested: true, WorkChecked: true})
 	return err
+}
+
+// assembled tells of the block that was last made to be mined.
+type assembled struct {
+	weight int64 // with what is reserved for header and coinbase
+	txs    int   // without the coinbase
+}
+
+// template makes a block to be mined.
+func (a *API) template(opts miner.Options) (*miner.Template, error) {
+	t, err := miner.NewTemplate(a.chain, opts, a.now())
+	if err == nil {
+		a.assembled.Store(&assembled{t.Weight, len(t.Fees)})
+	}
+	return t, err
 }
 
 func (a *API) generateBlock(ctx context.Context, c call) (any, error) {
@@ -134,7 +148,7 @@ func (a *API) generateBlock(ctx context.Context, c call) (any, error) {
 	}
 	opts := a.cfg.Mining
 	opts.Coinbase, opts.NoTxs = to, true
-	t, err := miner.NewTemplate(a.chain, opts, a.now())
+	t, err := a.template(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -175,16 +189,8 @@ func (a *API) submitBlock(ctx context.Context, c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(b.Txs) == 0 || !b.Txs[0].IsCoinbase() {
-		return nil, fail(jsonrpc.DeserializationError, "Block does not start with a coinbase")
-	}
-	if e, ok := a.chain.Lookup(b.Hash()); ok {
-		switch {
-		case e.Status&blockstore.Invalid != 0:
-			return "duplicate-invalid", nil
-		case e.Status&blockstore.Verified != 0:
-			return "duplicate", nil
-		}
+	if e, ok := a.chain.Lookup(b.Hash()); ok && e.Status&blockstore.Invalid != 0 {
+		return "duplicate-invalid", nil
 	}
 	if prev, ok := a.chain.Lookup(b.Header.PrevBlock); ok && prev.Height+1 >= a.net.SegwitHeight {
 		b = withReservedValue(b)
@@ -205,6 +211,9 @@ func (a *API) submitBlock(ctx context.Context, c call) (any, error) {
 // withReservedValue gives a coinbase that has a commitment but no witness the reserved value that all use
 // (Core's UpdateUncommittedBlockStructures).
 func withReservedValue(b *bitcoin.Block) *bitcoin.Block {
+	if len(b.Txs) == 0 {
+		return b // not a block at all: the rules will say so
+	}
 	cb := &b.Txs[0]
 	if consensus.WitnessCommitment(cb) < 0 || cb.HasWitness() {
 		return b
@@ -254,8 +263,12 @@ func (a *API) submitHeader(c call) (any, error) {
 
 func (a *API) getMiningInfo(call) (any, error) {
 	tip := a.chain.Tip()
-	o := object{{"blocks", tip.Height}, {"bits", bitsHex(tip.Header.Bits)},
-		{"difficulty", bitcoin.Difficulty(tip.Header.Bits)}, {"target", target(tip.Header.Bits)}}
+	o := object{{"blocks", tip.Height}}
+	if last := a.assembled.Load(); last != nil {
+		o.Set("currentblockweight", last.weight).Set("currentblocktx", last.txs)
+	}
+	o = append(o, object{{"bits", bitsHex(tip.Header.Bits)},
+		{"difficulty", bitcoin.Difficulty(tip.Header.Bits)}, {"target", target(tip.Header.Bits)}}...)
 	o.Set("networkhashps", a.hashRate(tip, 120))
 	pooled := 0
 	a.withPool(func(p *mempool.Pool) { pooled = p.Len() })
@@ -315,9 +328,6 @@ func (a *API) prioritise(c call) (any, error) {
 	if v := c.Any(1); v != nil && fmt.Sprint(v) != "0" && fmt.Sprint(v) != "0.0" {
 		return nil, fail(jsonrpc.InvalidParameter, "Priority is no longer supported, dummy argument to "+
 			"prioritisetransaction must be 0.")
-	}
-	if !c.Has(2) {
-		return nil, c.Usage()
 	}
 	a.withPool(func(p *mempool.Pool) { p.Prioritise(c.Hash(0), bitcoin.Amount(c.Int(2, 0))) })
 	return true, nil

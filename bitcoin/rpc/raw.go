@@ -1,9 +1,7 @@
 package rpc
 
 import (
-	"context"
 	"encoding/hex"
-	"errors"
 	"math"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -32,12 +30,6 @@ func (a *API) rawMethods() []jsonrpc.Method {
 			Params: "inputs:a outputs:v locktime:i? replaceable:b? version:i?",
 			Run:    run(a.createRawTransaction),
 			Doc:    "Create a transaction spending the given inputs and creating new outputs."},
-		{Category: "rawtransactions", Name: "sendrawtransaction",
-			Params: "hexstring:s maxfeerate:m? maxburnamount:m?", Run: a.sendRawTransaction,
-			Doc: "Submit a raw transaction (serialized, hex-encoded) to local node and network."},
-		{Category: "rawtransactions", Name: "testmempoolaccept", Params: "rawtxs:a maxfeerate:m?",
-			Run: a.testMempoolAccept, Doc: "Returns result of mempool acceptance tests indicating if raw " +
-				"transaction would be accepted by mempool."},
 	}
 }
 
@@ -338,134 +330,4 @@ func (a *API) outputsFrom(v any) (outs []bitcoin.TxOut, err error) {
 		outs = append(outs, bitcoin.TxOut{Value: amount, Script: to})
 	}
 	return outs, nil
-}
-
-// maxRate reads a fee rate in BTC/kvB, above which a transaction is not sent.
-func maxRate(c call, i int) (mempool.FeeRate, error) {
-	v, err := c.Amount(i, defaultMaxRate)
-	if err != nil {
-		return 0, err
-	}
-	if v >= bitcoin.Coin {
-		return 0, fail(jsonrpc.InvalidParameter, "Fee rates larger than or equal to 1BTC/kvB are not accepted")
-	}
-	return mempool.FeeRate(v), nil
-}
-
-func (a *API) sendRawTransaction(ctx context.Context, c call) (any, error) {
-	burn, err := c.Amount(2, 0)
-	if err != nil {
-		return nil, err
-	}
-	tx, ok := decodeTx(c.String(0, ""), true, true)
-	if !ok {
-		return nil, fail(jsonrpc.DeserializationError,
-			"TX decode failed. Make sure the tx has at least one input.")
-	}
-	for i := range tx.Out {
-		if s := tx.Out[i].Script; (script.IsUnspendable(s) || !script.HasValidOps(s)) && tx.Out[i].Value > burn {
-			return nil, fail(jsonrpc.VerifyError,
-				"Unspendable output exceeds maximum configured by user (maxburnamount)")
-		}
-	}
-	rate, err := maxRate(c, 1)
-	if err != nil {
-		return nil, err
-	}
-	for i := range tx.Out {
-		coin, err := a.chain.Coin(bitcoin.OutPoint{TxID: tx.TxID(), Index: uint32(i)}, false)
-		if err == nil && !coin.IsSpent() {
-			return nil, fail(jsonrpc.VerifyAlreadyInUTXO, "Transaction outputs already in utxo set")
-		}
-	}
-	if have := a.poolTx(tx.TxID()); have != nil {
-		a.announce(have)
-		return tx.TxID(), nil
-	}
-	if err := a.submit(ctx, tx, rate); err != nil {
-		return nil, err
-	}
-	a.announce(tx)
-	return tx.TxID(), nil
-}
-
-func (a *API) submit(ctx context.Context, tx *bitcoin.Tx, rate mempool.FeeRate) error {
-	if rate > 0 {
-		// The limit is for the fee, not for the rate that the pool sees.
-		r, err := a.chain.AddTx(ctx, tx, chain.TxOptions{Test: true})
-		if err != nil {
-			return sendError(err)
-		}
-		if r.Fee > rate.Fee(tx.VSize()) {
-			return fail(jsonrpc.VerifyError, "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)")
-		}
-	}
-	_, err := a.chain.AddTx(ctx, tx, chain.TxOptions{})
-	return sendError(err)
-}
-
-func (a *API) announce(tx *bitcoin.Tx) {
-	if a.p2p != nil {
-		a.p2p.RelayTx(tx.TxID(), tx.WTxID())
-	}
-}
-
-// sendError turns the mempool's refusal into the error of sendrawtransaction (Core's HandleATMPError).
-func sendError(err error) error {
-	var e *mempool.Error
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &e):
-		return fail(jsonrpc.VerifyError, "%v", err)
-	case e.Kind == mempool.MissingInputs:
-		return fail(jsonrpc.VerifyError, "bad-txns-inputs-missingorspent")
-	}
-	return fail(jsonrpc.VerifyRejected, "%s", e.Error())
-}
-
-func (a *API) testMempoolAccept(ctx context.Context, c call) (any, error) {
-	list := c.Array(0)
-	if len(list) < 1 || len(list) > 25 {
-		return nil, fail(jsonrpc.InvalidParameter, "Array must contain between 1 and 25 transactions.")
-	}
-	rate, err := maxRate(c, 1)
-	if err != nil {
-		return nil, err
-	}
-	var txs []*bitcoin.Tx
-	for _, v := range list {
-		s, _ := v.(string)
-		tx, ok := decodeTx(s, true, true)
-		if !ok {
-			return nil, fail(jsonrpc.DeserializationError,
-				"TX decode failed: %s Make sure the tx has at least one input.", s)
-		}
-		txs = append(txs, tx)
-	}
-	if len(txs) > 1 {
-		return nil, fail(jsonrpc.MiscError, "packages of transactions are not supported yet: "+
-			"test one transaction at a time")
-	}
-	return []any{a.testAccept(ctx, txs[0], rate)}, nil
-}
-
-func (a *API) testAccept(ctx context.Context, tx *bitcoin.Tx, rate mempool.FeeRate) object {
-	o := object{{"txid", tx.TxID()}, {"wtxid", tx.WTxID()}}
-	r, err := a.chain.AddTx(ctx, tx, chain.TxOptions{Test: true})
-	var e *mempool.Error
-	switch {
-	case errors.As(err, &e) && e.Kind == mempool.MissingInputs:
-		return append(o, object{{"allowed", false}, {"reject-reason", "missing-inputs"}}...)
-	case errors.As(err, &e):
-		return append(o, object{{"allowed", false}, {"reject-reason", e.Reason},
-			{"reject-details", e.Error()}}...)
-	case err != nil:
-		return append(o, object{{"allowed", false}, {"reject-reason", err.Error()}}...)
-	case rate > 0 && r.Fee > rate.Fee(r.VSize):
-		return append(o, object{{"allowed", false}, {"reject-reason", "max-fee-exceeded"}}...)
-	}
-	effective := bitcoin.Amount(mempool.Rate(r.Modified, r.VSize))
-	return append(o, object{{"allowed", true}, {"vsize", r.VSize}, {"fees", object{{"base", r.Fee},
-		{"effective-feerate", effective}, {"effective-includes", []any{tx.WTxID()}}}}}...)
 }

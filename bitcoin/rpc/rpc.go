@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -64,16 +65,19 @@ type Config struct {
 	Files   Files // nil: nothing is known of files
 	Logging Logging
 
-	LogFile     string
-	Stop        func() // begins the node's end
-	Mining      miner.Options
-	Deprecated  []string // methods and fields that are wanted though Core drops them
-	BanTime     time.Duration
-	V2          bool
-	Started     time.Time
-	Loaded      func() bool // the mempool is complete; nil: it is
-	MinimumWork bitcoin.Uint256
-	Server      *jsonrpc.Server // for help and getrpcinfo; set once it is made
+	LogFile    string
+	Stop       func() // begins the node's end
+	Mining     miner.Options
+	Deprecated []string // methods and fields that are wanted though Core drops them
+	BanTime    time.Duration
+	V2         bool
+	Started    time.Time
+	Loaded     func() bool // the mempool is complete; nil: it is
+	// MempoolFile is where savemempool writes, PlainMempool that it writes the old form.
+	MempoolFile  string
+	PlainMempool bool
+	MinimumWork  bitcoin.Uint256
+	Server       *jsonrpc.Server // for help and getrpcinfo; set once it is made
 }
 
 // API answers calls.
@@ -83,6 +87,8 @@ type API struct {
 	net   *bitcoin.Network
 	p2p   *p2p.Node
 	log   *slog.Logger
+
+	assembled atomic.Pointer[assembled]
 }
 
 // New returns an API.
@@ -109,6 +115,7 @@ func (a *API) Methods() []jsonrpc.Method {
 	list = append(list, a.blockMethods()...)
 	list = append(list, a.storageMethods()...)
 	list = append(list, a.rawMethods()...)
+	list = append(list, a.submitMethods()...)
 	list = append(list, a.mempoolMethods()...)
 	list = append(list, a.miningMethods()...)
 	list = append(list, a.utilMethods()...)

@@ -65,7 +65,7 @@ func (a *API) getBlockTemplate(ctx context.Context, c call) (any, error) {
 			`set (call with {"rules": ["segwit"]})`)
 	}
 	changes := a.poolChanges()
-	t, err := miner.NewTemplate(a.chain, a.cfg.Mining, a.now())
+	t, err := a.template(a.cfg.Mining)
 	if err != nil {
 		return nil, err
 	}

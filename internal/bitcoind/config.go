@@ -63,6 +63,9 @@ type Config struct {
 	Deprecated  []string
 	TestAddrman bool
 	Storage     Storage
+	// PersistMempool keeps the mempool over a restart, PlainMempool in the form of before Core 28.
+	PersistMempool bool
+	PlainMempool   bool
 
 	Warnings []string // for the log
 }
@@ -239,6 +242,7 @@ func (c *Config) mempool(o *options.Options) error {
 	if !o.Bool("datacarrier", true) || m.MaxDataCarrier == 0 {
 		m.MaxDataCarrier = -1
 	}
+	c.PersistMempool, c.PlainMempool = o.Bool("persistmempool", true), o.Bool("persistmempoolv1", false)
 	m.RefuseBareMultisig = !o.Bool("permitbaremultisig", true)
 	// Any network but the main one lets nonstandard transactions be asked for; regtest has them by default
 	// no more than others.

@@ -213,7 +213,7 @@ func (n *Node) initLoad(ctx context.Context, loaded func()) {
 		n.stop()
 		return
 	}
-	n.loaded.Store(true)
+	n.loadMempool(ctx)
 }
 
 func (n *Node) importBlocks(ctx context.Context) error {

@@ -194,6 +194,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	n.mu.Lock()
 	failure := n.failure
 	n.mu.Unlock()
+	n.saveMempool()
 	err = firstOf(failure, err, n.saveState())
 	n.log.Info("Shutdown done")
 	return err
@@ -363,7 +364,8 @@ func (n *Node) makeAPI() {
 	n.api = rpc.New(rpc.Config{
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
 		Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
-		Loaded: n.loaded.Load, Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
+		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
+		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
 	})
 	n.api.SetServer(n.server)
 	n.server.Add(n.api.Methods())

@@ -383,5 +383,8 @@ func (m *Method) positional(named Object) ([]any, error) {
 // Len returns the number of arguments.
 func (c *Call) Len() int { return len(c.args) }
 
+// Help returns all there is to say about the method.
+func (c *Call) Help() string { return c.method.help() }
+
 // Usage returns the error of a call whose arguments make no sense: the method's help.
 func (c *Call) Usage() error { return Errorf(MiscError, "%s", c.method.help()) }
