@@ -78,6 +78,9 @@ func (c *Config) fill() error {
 	return nil
 }
 
+// Check reports what is wrong with a configuration.
+func (c Config) Check() error { return c.fill() }
+
 func setDefault[T int | int64 | FeeRate | time.Duration](v *T, to T) {
 	if *v == 0 {
 		*v = to

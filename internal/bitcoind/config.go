@@ -256,6 +256,9 @@ func (c *Config) mempool(o *options.Options) error {
 	}
 	m.MaxClusterVSize = int(o.Int("limitclustersize", 0)) * 1000
 	m.BytesPerSigOp = int(o.Int("bytespersigop", 0))
+	if err := m.Check(); err != nil {
+		return err
+	}
 	c.Mining.MaxWeight = int(o.Int("blockmaxweight", 4_000_000))
 	c.Mining.ReservedWeight = int(o.Int("blockreservedweight", miner.DefaultReservedWeight))
 	if c.Network.Name == "regtest" {
