@@ -95,13 +95,23 @@ func NewTemplate(c *chain.Chain, opts Options, now time.Time) (*Template, error)
 // UpdateTime sets a header's time to now, or to the earliest that is allowed, and the difficulty that
 // follows from it.
 func UpdateTime(h *bitcoin.Header, s *consensus.State, now time.Time) {
-	h.Time = max(uint32(now.Unix()), s.MedianTimePast()+1)
-	// BIP 94: the first block of a period must not be much older than the one before.
-	if s.Network.EnforceBIP94 && (s.Height+1)%s.Network.RetargetInterval() == 0 {
-		h.Time = max(h.Time, s.Header.Time-600)
-	}
+	h.Time = max(uint32(now.Unix()), MinTime(s))
 	h.Bits = s.NextBits(h.Time)
 }
+
+// MinTime returns the earliest time that a header after a block may have. What BIP 94 asks of the first
+// block of a period, not to be much older than the one before, is kept on all networks, lest a network
+// that adopts it forks off (Bitcoin Core node/miner.cpp, GetMinimumTime).
+func MinTime(s *consensus.State) uint32 {
+	least := s.MedianTimePast() + 1
+	if (s.Height+1)%s.Network.RetargetInterval() == 0 && s.Header.Time > maxTimeWarp {
+		least = max(least, s.Header.Time-maxTimeWarp)
+	}
+	return least
+}
+
+// maxTimeWarp is how many seconds the first block of a period may be older than the one before (BIP 94).
+const maxTimeWarp = 600
 
 // coinbase returns a coinbase for a height that pays the reward to a script. Its lock time keeps it from
 // being the same as an earlier one for all time.

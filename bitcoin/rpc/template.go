@@ -183,10 +183,7 @@ func (a *API) templateJSON(t *miner.Template, changes uint64) object {
 			rules = append(rules, id.String())
 		}
 	}
-	mintime := int64(s.MedianTimePast()) + 1
-	if height%a.net.RetargetInterval() == 0 {
-		mintime = max(mintime, int64(s.Header.Time)-600)
-	}
+	mintime := int64(miner.MinTime(s))
 	o := object{
 		{"capabilities", []string{"proposal"}}, {"version", int64(b.Header.Version)}, {"rules", rules},
 		{"vbavailable", available}, {"vbrequired", 0}, {"previousblockhash", b.Header.PrevBlock},

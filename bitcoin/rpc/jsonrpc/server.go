@@ -310,7 +310,7 @@ func (s *Server) Call(ctx context.Context, r *Request) (result any, err error) {
 func (s *Server) Help(method string) string {
 	if method != "" {
 		if m := s.methods[method]; m != nil {
-			return strings.TrimRight(m.help(), "\n")
+			return m.help()
 		}
 		return "help: unknown command: " + method
 	}
