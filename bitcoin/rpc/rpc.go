@@ -8,6 +8,7 @@ package rpc
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -183,6 +184,20 @@ func decodeTx(s string, tryOld, tryWitness bool) (*bitcoin.Tx, bool) {
 	return nil, false
 }
 
-func (a *API) warnings() any { return []string{} }
+// warnings says what its operator should know of a node: that miners follow rules which it does not know
+// (Bitcoin Core validation.cpp, UpdateTip).
+func (a *API) warnings() any {
+	list := []string{}
+	if a.initialDownload() {
+		return list
+	}
+	if s, ok := a.chain.State(a.chain.Tip().Hash); ok {
+		_, active := s.UnknownActivations()
+		for _, bit := range active {
+			list = append(list, fmt.Sprintf("Unknown new rules activated (versionbit %d)", bit))
+		}
+	}
+	return list
+}
 
 type methodBody = func(context.Context, call) (any, error)
