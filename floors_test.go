@@ -43,6 +43,7 @@ var floors = map[string][]string{
 	"mail/spf":              {"@ground"},
 	"bitcoin/secp":          {},
 	"bitcoin/script":        {"bitcoin", "bitcoin/secp"},
+	"bitcoin/signing":       {"bitcoin", "bitcoin/secp", "bitcoin/script"},
 	"bitcoin/wire":          {"bitcoin", "bitcoin/secp", "bitcoin/secp/ellswift"},
 	"bitcoin/secp/ellswift": {},
 
@@ -107,7 +108,7 @@ var floors = map[string][]string{
 // groups name the packages of a floor that a higher one may use as a whole.
 var groups = map[string][]string{
 	"@ground":       {"internal/clock", "internal/durable", "internal/dns", "internal/memnet"},
-	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/wire", "bitcoin/consensus"},
+	"@bitcoinrules": {"bitcoin/secp", "bitcoin/script", "bitcoin/signing", "bitcoin/wire", "bitcoin/consensus"},
 	"@mailrules": {"mail/smtp", "mail/dkim", "mail/dmarc", "mail/tlspolicy", "mail/dsn", "mail/srs", "mail/milter",
 		"mail/spf"},
 }

@@ -196,6 +196,9 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 		Cache:   script.NewSigCache(cfg.SigCacheBytes, salt),
 	}
 	var err error
+	if cfg.Mempool.Log == nil {
+		cfg.Mempool.Log = cfg.Log
+	}
 	if c.pool, err = mempool.New(cfg.Mempool); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,9 @@ package mempool
 
 import (
 	"container/heap"
+	"context"
+	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 // insert carries out a plan: what leaves, leaves, and what enters, enters.
 func (p *Pool) insert(pl *plan) {
 	for _, leaving := range pl.leaving {
+		p.logReplaced(leaving, pl.entering)
 		p.unlink(leaving, Replaced)
 	}
 	for _, e := range pl.entering {
@@ -25,6 +29,26 @@ func (p *Pool) insert(pl *plan) {
 	for _, e := range pl.entering {
 		p.happened(e, Added)
 	}
+}
+
+// logReplaced says which transaction leaves for which (Bitcoin Core validation.cpp, FinalizeSubpackage).
+func (p *Pool) logReplaced(old *Entry, entering []*Entry) {
+	if !p.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	var paid bitcoin.Amount
+	size := 0
+	for _, e := range entering {
+		paid += e.ModifiedFee()
+		size += e.VSize()
+	}
+	by := fmt.Sprintf("New package with %d txs, fees=%d, vsize=%d", len(entering), paid, size)
+	if len(entering) == 1 {
+		by = fmt.Sprintf("New tx %v (wtxid=%v, fees=%d, vsize=%d)", entering[0].TxID, entering[0].WTxID,
+			paid, size)
+	}
+	p.cfg.Log.Debug(fmt.Sprintf("replacing mempool tx %v (wtxid=%v, fees=%d, vsize=%d). %s",
+		old.TxID, old.WTxID, old.Fee, old.VSize(), by), "cat", "mempool")
 }
 
 // link puts an entry into everything but its cluster.
@@ -254,11 +278,17 @@ func (p *Pool) shrink(c *cluster) *cluster {
 // Limit removes what has waited too long, and the worst chunks until the rest fits into memory.
 func (p *Pool) Limit(now time.Time) {
 	p.expire(now.Add(-p.cfg.Expiry))
+	removed, best := 0, FeeRate(0)
 	for p.usage > p.cfg.MaxBytes && len(p.clusters) > 0 {
 		c := p.clusters[0]
 		worst := *c.last()
-		p.raiseFloor(worst.Price)
+		best = max(best, p.raiseFloor(worst.Price))
+		removed += worst.to - worst.from
 		p.removeAll(c.txs[worst.from:worst.to], SizeLimit)
+	}
+	if removed > 0 {
+		p.cfg.Log.Debug(fmt.Sprintf("Removed %d txn, rolling minimum fee bumped to %v", removed, best),
+			"cat", "mempool")
 	}
 }
 

@@ -41,12 +41,13 @@ func (p *Pool) MinFee(now time.Time) FeeRate {
 	return max(FeeRate(math.Round(f.rate)), p.cfg.IncrementalFee)
 }
 
-// raiseFloor notes what the transactions paid that were evicted.
-func (p *Pool) raiseFloor(evicted Price) {
+// raiseFloor notes what the transactions paid that were evicted, and returns the least rate that follows.
+func (p *Pool) raiseFloor(evicted Price) FeeRate {
 	rate := Rate(evicted.Fee, evicted.vsize()) + p.cfg.IncrementalFee
 	if float64(rate) > p.floor.rate {
 		p.floor.rate, p.floor.decays = float64(rate), false
 	}
+	return rate
 }
 
 // blockCame lets the floor fall from now on.

@@ -19,6 +19,7 @@ package mempool
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"time"
@@ -56,12 +57,17 @@ type Config struct {
 	// BytesPerSigOp is the size that a signature check counts for at least (Core's
 	// -bytespersigop). 0: 20; negative: none.
 	BytesPerSigOp int
+	// Log gets what replacements and evictions do, in Core's words. nil: nobody.
+	Log *slog.Logger
 }
 
 // fill sets defaults: a zero becomes the default, less than zero becomes zero.
 func (c *Config) fill() error {
 	setDefault(&c.MaxBytes, 300_000_000)
 	setDefault(&c.Expiry, 336*time.Hour)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	setDefault(&c.IncrementalFee, 100)
 	setDefault(&c.MinRelayFee, max(100, c.IncrementalFee))
 	setDefault(&c.DustRelayFee, 3000)

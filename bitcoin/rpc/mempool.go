@@ -283,6 +283,18 @@ type member struct{ name, kind string }
 
 // checkMembers wants an object to have certain members and no others (Core's RPCTypeCheckObj).
 func checkMembers(o object, members ...member) error {
+	if err := haveMembers(o, members...); err != nil {
+		return err
+	}
+	for _, have := range o {
+		if !slices.ContainsFunc(members, func(m member) bool { return m.name == have.Name }) {
+			return fail(jsonrpc.TypeError, "Unexpected key %s", have.Name)
+		}
+	}
+	return nil
+}
+
+func haveMembers(o object, members ...member) error {
 	for _, m := range members {
 		v := o.Get(m.name)
 		if !o.Has(m.name) || v == nil {
@@ -291,11 +303,6 @@ func checkMembers(o object, members ...member) error {
 		if kind := jsonrpc.TypeName(v); kind != m.kind {
 			return fail(jsonrpc.TypeError, "JSON value of type %s for field %s is not of expected type %s",
 				kind, m.name, m.kind)
-		}
-	}
-	for _, have := range o {
-		if !slices.ContainsFunc(members, func(m member) bool { return m.name == have.Name }) {
-			return fail(jsonrpc.TypeError, "Unexpected key %s", have.Name)
 		}
 	}
 	return nil

@@ -117,6 +117,7 @@ func (a *API) Methods() []jsonrpc.Method {
 	list = append(list, a.storageMethods()...)
 	list = append(list, a.rawMethods()...)
 	list = append(list, a.submitMethods()...)
+	list = append(list, a.signMethods()...)
 	list = append(list, a.mempoolMethods()...)
 	list = append(list, a.miningMethods()...)
 	list = append(list, a.utilMethods()...)

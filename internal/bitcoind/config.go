@@ -209,6 +209,9 @@ func (c *Config) chain(o *options.Options) error {
 	c.Deprecated = o.List("deprecatedrpc")
 	c.MockTime = o.Int("mocktime", 0)
 	c.TestAddrman = slices.Contains(o.List("test"), "addrman")
+	if slices.Contains(o.List("test"), "bip94") && c.Network.Name == "regtest" {
+		c.Network.EnforceBIP94 = true
+	}
 	if c.MockTime != 0 && !c.Network.MockableTime {
 		return errors.New("-mocktime can only be used with regtest")
 	}
