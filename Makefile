@@ -5,7 +5,7 @@ FUZZTIME ?= 5s
 BENCHTIME ?= 1s
 
 .PHONY: build demo demo-up test check fmt vet lint race oracle interop fuzz vuln \
-	functional bench bench-smtp bench-rules bench-footprint clean
+	functional bench bench-smtp bench-rules bench-chain bench-footprint clean
 
 build:
 	$(GO) build -o tallypost ./cmd/tallypost
@@ -59,6 +59,10 @@ bench-smtp: build
 
 bench-rules:
 	cd test/oracle && $(GO) test -run '^$$' -bench 'Parse|Merkle|Script|Verify' -benchmem -count 3 .
+
+# BENCHFLAGS=-quick is for a short look.
+bench-chain:
+	$(GO) run ./test/bench/chain $(BENCHFLAGS)
 
 # Bitcoin Core's own functional tests against our binary: make functional CORE=<source tree of Bitcoin Core>
 functional: build

@@ -97,8 +97,11 @@ var floors = map[string][]string{
 	"internal/bitcoind/options": {},
 
 	// beside: tests and benchmarks against others
-	"test/peer":       {},
-	"test/bench/smtp": {"test/peer", "internal/web"},
+	"test/peer":            {},
+	"test/bench/smtp":      {"test/peer", "internal/web"},
+	"test/bench/chainfile": {"@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/chain"},
+	"test/bench/chain": {"@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
+		"bitcoin/chain", "test/bench/chainfile"},
 	"test/functional": {},
 
 	// 11 gate

@@ -43,6 +43,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/script"
+	"github.com/tallypost/tallypost/bitcoin/secp"
 	"github.com/tallypost/tallypost/internal/clock"
 )
 
@@ -71,6 +72,8 @@ type Config struct {
 	// SigCacheBytes is the memory for signatures that are known to be valid (Core's
 	// -maxsigcachesize). 0: 32 MiB.
 	SigCacheBytes int
+	// Engine verifies signatures. nil: secp.Default.
+	Engine secp.Engine
 	// Prune is how many octets blocks and undo data may take: old files are deleted then (Core's
 	// -prune, in MiB). 0: all are kept; PruneManual: only PruneTo deletes.
 	Prune int64
@@ -193,6 +196,7 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 	}
 	c.runner = consensus.ScriptRunner{
 		Workers: cfg.ScriptWorkers,
+		Engine:  cfg.Engine,
 		Cache:   script.NewSigCache(cfg.SigCacheBytes, salt),
 	}
 	var err error

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tallypost/tallypost/test/bench/chainfile"
+)
+
+// task is what a process is to do.
+type task struct {
+	mode    string // import or connect
+	file    *chainfile.File
+	cache   int  // MiB
+	assume  bool // scripts below File.Assume are not run
+	profile string
+}
+
+// contestant is a program that is measured.
+type contestant struct {
+	name    string
+	command func(t task, dir string) *exec.Cmd // nil where it cannot do that
+	absent  string                             // why it is not measured
+}
+
+// result is what a run took.
+type result struct {
+	wall  time.Duration // of the process
+	cpu   time.Duration // of all its threads
+	peak  int64         // octets of resident memory, 0 where the system does not tell
+	times latencies
+}
+
+// latencies are what a child prints.
+type latencies struct {
+	Tip     string
+	Unknown []time.Duration // blocks none of whose transactions was seen before
+	Known   []time.Duration // blocks all of whose transactions were
+	Accepts []time.Duration // into the mempool, for all transactions of a block; if measured
+}
+
+func contestants() ([]contestant, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return []contestant{ours(self, "tallypost", "decred"), btcd(), core(),
+		ours(self, "tallypost, own curve", "native")}, nil
+}
+
+func ours(self, name, engine string) contestant {
+	return contestant{name: name, command: func(t task, dir string) *exec.Cmd {
+		return exec.Command(self, "-child.file", t.file.Path, "-child.tail", t.file.Tail,
+			"-child.dir", dir, "-child.assume", t.assumed(), "-child.engine", engine,
+			"-dbcache", strconv.Itoa(t.cache), "-cpuprofile", t.profile, t.mode)
+	}}
+}
+
+// assumed returns the hash of the block whose ancestors may be taken for valid, or 0.
+func (t task) assumed() string {
+	if t.assume {
+		return t.file.Assume
+	}
+	return "0"
+}
+
+// btcd is built from the module that the tests with other implementations have.
+func btcd() contestant {
+	c := contestant{name: "btcd"}
+	program := filepath.Join(*work, "btcdimport")
+	build := exec.Command("go", "build", "-o", program, "./btcdimport")
+	build.Dir = "test/oracle"
+	if out, err := build.CombinedOutput(); err != nil {
+		c.absent = fmt.Sprintf("btcd cannot be built: %v: %s", err, firstLine(out))
+		return c
+	}
+	c.command = func(t task, dir string) *exec.Cmd {
+		return exec.Command(program, "-mode", t.mode, "-file", t.file.Path, "-tail", t.file.Tail,
+			"-dir", dir, "-cache", strconv.Itoa(t.cache),
+			"-checkpoint", t.assumed(), "-height", strconv.Itoa(t.file.Height))
+	}
+	return c
+}
+
+// core is a bitcoind whose path the environment has.
+func core() contestant {
+	c := contestant{name: "Bitcoin Core"}
+	program := os.Getenv("BITCOIND_REF")
+	if program == "" {
+		c.absent = "BITCOIND_REF is not set"
+		return c
+	}
+	c.command = func(t task, dir string) *exec.Cmd {
+		if t.mode != "import" {
+			return nil
+		}
+		return exec.Command(program, "-regtest", "-datadir="+dir, "-loadblock="+t.file.Path,
+			"-stopafterblockimport", "-connect=0", "-listen=0", "-server=0", "-printtoconsole=0",
+			"-checkblockindex=0", "-checkmempool=0", "-minimumchainwork=0", "-persistmempool=0",
+			"-dbcache="+strconv.Itoa(t.cache), "-assumevalid="+t.assumed())
+	}
+	return c
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := strings.Cut(string(bytes.TrimSpace(b)), "\n")
+	return line
+}
+
+// run does a task in an empty directory.
+func (c *contestant) run(t task) (r result, err error) {
+	dir, err := os.MkdirTemp(*work, "data-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	cmd := c.command(t, dir)
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	start := time.Now()
+	err = cmd.Run()
+	r.wall = time.Since(start)
+	if err != nil {
+		return r, fmt.Errorf("%s: %w: %s", c.name, err, firstLine(complaint.Bytes()))
+	}
+	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	r.peak = peak(cmd.ProcessState)
+	if out.Len() == 0 {
+		return r, nil // Core; it says nothing
+	}
+	if err := json.Unmarshal(out.Bytes(), &r.times); err != nil {
+		return r, fmt.Errorf("%s: %w: %s", c.name, err, firstLine(out.Bytes()))
+	}
+	if r.times.Tip != t.file.Tip {
+		return r, fmt.Errorf("%s: the tip is %s, not %s", c.name, r.times.Tip, t.file.Tip)
+	}
+	return r, nil
+}
