@@ -20,6 +20,7 @@ import (
 // What the processes are told that do the work.
 var (
 	childFile   = flag.String("child.file", "", "")
+	childFirst  = flag.String("child.first", "", "")
 	childTail   = flag.String("child.tail", "", "")
 	childDir    = flag.String("child.dir", "", "")
 	childAssume = flag.String("child.assume", "0", "")
@@ -34,6 +35,12 @@ type node struct {
 
 func openNode() (*node, error) {
 	net := bitcoin.Regtest()
+	var err error
+	// As on the main network, it is known from which block on no txid can come twice. btcd takes
+	// that for granted on any network.
+	if net.BIP34Hash, err = bitcoin.ParseHash(*childFirst); err != nil {
+		return nil, err
+	}
 	store, err := blockstore.Open(blockstore.Config{Network: net, Dir: *childDir,
 		CacheBytes: int64(*cache) << 20})
 	if err != nil {

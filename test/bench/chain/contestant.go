@@ -58,7 +58,7 @@ func contestants() ([]contestant, error) {
 func ours(self, name, engine string) contestant {
 	return contestant{name: name, command: func(t task, dir string) *exec.Cmd {
 		return exec.Command(self, "-child.file", t.file.Path, "-child.tail", t.file.Tail,
-			"-child.dir", dir, "-child.assume", t.assumed(), "-child.engine", engine,
+			"-child.first", t.file.First, "-child.dir", dir, "-child.assume", t.assumed(), "-child.engine", engine,
 			"-dbcache", strconv.Itoa(t.cache), "-cpuprofile", t.profile, t.mode)
 	}}
 }

@@ -29,15 +29,16 @@ type File struct {
 	Bytes  int64
 	Blocks int // with those of Tail
 	Txs    int
-	Inputs int // coinbases apart
-	Coins  int // unspent outputs in the end
+	Inputs int    // coinbases apart
+	Coins  int    // unspent outputs in the end
+	First  string // hash of the block after genesis
 	Tip    string
 	Assume string // hash of the last block that may be assumed valid; empty where there is none
 	Height int    // of Assume
 }
 
 // format is part of the names: another one makes all chains anew.
-const format = 2
+const format = 3
 
 // Scripts makes a chain with so many inputs of all common types.
 func Scripts(dir string, inputs int) (*File, error) {

@@ -117,6 +117,9 @@ func (m *maker) block(txs []bitcoin.Tx) error {
 		b.Header.Nonce++
 	}
 	m.prev = b.Hash()
+	if m.height == 1 {
+		m.file.First = m.prev.String()
+	}
 	m.purse = append(m.purse, funds{bitcoin.OutPoint{TxID: b.Txs[0].TxID()},
 		b.Txs[0].Out[0].Value, m.height})
 	m.file.Blocks++
