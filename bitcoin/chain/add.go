@@ -115,7 +115,7 @@ func (c *Chain) accept(
 func (c *Chain) wanted(n node, requested bool) bool {
 	h, tip := c.tree.at(n), c.tree.at(c.tip())
 	switch {
-	case h.status&blockstore.HaveData != 0:
+	case h.status&blockstore.HaveData != 0, c.cfg.HeadersOnly:
 		return false
 	case requested:
 		return true

@@ -82,6 +82,9 @@ type Config struct {
 	// StopAt, where not 0, ends the way of the chain at the first new tip of this height or above;
 	// Stopped tells of it (Core's -stopatheight).
 	StopAt bitcoin.Height
+	// HeadersOnly keeps the chain of headers alone: the tip is the best header, no block is taken,
+	// no script run, no coin known. What it says rests on proof of work, not on the rules.
+	HeadersOnly bool
 	// Mempool is for the unconfirmed transactions.
 	Mempool mempool.Config
 }
@@ -214,6 +217,9 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 
 // Network returns the network of the chain.
 func (c *Chain) Network() *bitcoin.Network { return c.cfg.Network }
+
+// HeadersOnly reports whether the chain of headers is all that is kept.
+func (c *Chain) HeadersOnly() bool { return c.cfg.HeadersOnly }
 
 // Fatal returns the failure of this node that stopped the chain, or nil.
 func (c *Chain) Fatal() error {

@@ -71,6 +71,33 @@ func (c *Chain) acceptHeader(h *bitcoin.Header, hash bitcoin.Hash, workChecked b
 	c.touch(n)
 	if c.tree.at(n).work.cmp(c.tree.at(c.best).work) > 0 {
 		c.best = n
+		if c.cfg.HeadersOnly {
+			c.follow()
+		}
 	}
 	return n, nil
+}
+
+// follow makes the best header the tip, where headers are all there is. The caller holds mu.
+func (c *Chain) follow() {
+	h := int(c.tree.at(c.best).height)
+	if len(c.active) > h+1 {
+		c.active = c.active[:h+1]
+	}
+	for len(c.active) < h+1 {
+		c.active = append(c.active, none)
+	}
+	for n := c.best; c.active[h] != n; n, h = c.tree.at(n).parent, h-1 {
+		c.active[h] = n
+	}
+	c.changed()
+}
+
+// failHeader is Invalidate where headers are all there is. The caller holds mu.
+func (c *Chain) failHeader(n node) {
+	if c.isActive(n) {
+		c.active = c.active[:c.tree.at(n).height]
+	}
+	c.fail(n)
+	c.follow()
 }

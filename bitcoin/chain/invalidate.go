@@ -25,6 +25,10 @@ func (c *Chain) Invalidate(ctx context.Context, hash bitcoin.Hash) error {
 		if n == c.active[0] {
 			return ErrGenesis
 		}
+		if c.cfg.HeadersOnly {
+			c.failHeader(n)
+			return nil
+		}
 		for c.isActive(n) {
 			last := c.tip()
 			c.mu.Unlock()
@@ -56,6 +60,9 @@ func (c *Chain) Reconsider(ctx context.Context, hash bitcoin.Hash) error {
 			}
 		}
 		c.findBest()
+		if c.cfg.HeadersOnly {
+			c.follow()
+		}
 		return nil
 	})
 }

@@ -34,6 +34,9 @@ func (c *Chain) load() error {
 		return err
 	}
 	c.findBest()
+	if c.cfg.HeadersOnly {
+		c.follow()
+	}
 	c.renominate()
 	return nil
 }
@@ -93,10 +96,10 @@ func (c *Chain) begin() error {
 	return nil
 }
 
-// loadTip sets the best chain to where the coins are.
+// loadTip sets the best chain to where the coins are. A chain of headers begins at the first block.
 func (c *Chain) loadTip() error {
 	tip := node(0)
-	if best := c.coins.Best(); best != (bitcoin.Hash{}) {
+	if best := c.coins.Best(); best != (bitcoin.Hash{}) && !c.cfg.HeadersOnly {
 		if tip = c.tree.find(&best); tip == none {
 			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have",
 				ErrNoTip, best)

@@ -176,7 +176,7 @@ func (n *Node) nextBlocks(p *Peer, count int) (blocks []chain.Entry, staller *Pe
 
 // fetchBlocks asks a peer for what it should give next; with mu held.
 func (n *Node) fetchBlocks(p *Peer, syncFrom bool) (items []wire.Inventory) {
-	if !p.servesBlocks() || !(syncFrom && !p.limited() || !n.initialDownload()) ||
+	if n.chain.HeadersOnly() || !p.servesBlocks() || !(syncFrom && !p.limited() || !n.initialDownload()) ||
 		len(p.inFlight) >= maxInFlight {
 		return nil
 	}

@@ -274,7 +274,7 @@ func (n *Node) canDirectFetch() bool {
 // directFetch asks for the blocks up to a header that was just announced.
 func (n *Node) directFetch(p *Peer, last chain.Entry) {
 	tip := n.chain.Tip()
-	if !n.canDirectFetch() || last.Status&blockstore.Invalid != 0 || tip.Work.Cmp(last.Work) > 0 {
+	if n.chain.HeadersOnly() || !n.canDirectFetch() || last.Status&blockstore.Invalid != 0 || tip.Work.Cmp(last.Work) > 0 {
 		return
 	}
 	fork, ok := n.chain.Fork(last.Hash, tip.Hash)

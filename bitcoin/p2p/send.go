@@ -249,7 +249,7 @@ func (n *Node) followChain(ctx context.Context) {
 		n.blocks.stalling = max(stallingTimeout, (n.blocks.stalling * 85 / 100).Truncate(time.Second))
 		n.debugf("Decreased stalling timeout to %d seconds", int(n.blocks.stalling.Seconds()))
 	}
-	if n.initialDownload() {
+	if n.initialDownload() || n.chain.HeadersOnly() { // whoever hears of a block asks for it
 		return
 	}
 	announce := fresh[max(0, len(fresh)-maxToAnnounce):]

@@ -298,7 +298,8 @@ func (c *Config) peers(o *options.Options) error {
 	p.ConnectTimeout = time.Duration(o.Int("timeout", 5000)) * time.Millisecond
 	p.MaxSendBuffer = int(o.Int("maxsendbuffer", 1000)) * 1000
 	p.MaxRecvBuffer = int(o.Int("maxreceivebuffer", 5000)) * 1000
-	p.BlocksOnly, p.PeerBloom = o.Bool("blocksonly", false), o.Bool("peerbloomfilters", false)
+	p.BlocksOnly = o.Bool("blocksonly", false) || c.Storage.HeadersOnly
+	p.PeerBloom = o.Bool("peerbloomfilters", false)
 	p.V2 = o.Bool("v2transport", true)
 	p.BanTime = time.Duration(o.Int("bantime", 24*3600)) * time.Second
 	p.Inactive = !o.Bool("networkactive", true)
@@ -310,6 +311,9 @@ func (c *Config) peers(o *options.Options) error {
 	p.Services = wire.ServiceNetwork | wire.ServiceNetworkLimited | wire.ServiceWitness
 	if o.Int("prune", 0) > 0 {
 		p.Services &^= wire.ServiceNetwork // not all blocks, only the last ones
+	}
+	if c.Storage.HeadersOnly {
+		p.Services = 0
 	}
 	if p.V2 {
 		p.Services |= wire.ServiceP2PV2

@@ -109,7 +109,7 @@ func (n *Node) openChain(ctx context.Context, reindex bool) (err error) {
 		Network: n.cfg.Network, Clock: n.clock, Log: n.log, MinimumChainWork: n.cfg.MinimumWork,
 		AssumeValid: n.cfg.AssumeValid, MaxTipAge: n.cfg.MaxTipAge, ScriptWorkers: n.cfg.Workers,
 		Mempool: n.cfg.Mempool, Prune: n.cfg.Storage.Prune, FastPrune: n.cfg.Storage.SmallFiles,
-		StopAt: n.cfg.Storage.StopAt,
+		StopAt: n.cfg.Storage.StopAt, HeadersOnly: n.cfg.Storage.HeadersOnly,
 	}, n.store)
 	switch {
 	case errors.Is(err, chain.ErrWrongGenesis):

@@ -17,6 +17,7 @@ type Storage struct {
 	BlocksDir   string // where blk and rev files are
 	CacheBytes  int64  // for coins and databases
 	Prune       int64  // see chain.Config
+	HeadersOnly bool   // likewise; ours, Core has no such mode
 	SmallFiles  bool
 	NoXOR       bool
 	Reindex     bool
@@ -65,7 +66,7 @@ func (c *Config) storage(o *options.Options) error {
 		}
 		s.BlocksDir = filepath.Join(dir, c.Network.DataDir, "blocks")
 	}
-	return nil
+	return c.headersOnly(o)
 }
 
 // prune reads how much disk blocks may take.
@@ -90,5 +91,21 @@ func (c *Config) prune(o *options.Options) error {
 	if o.Bool("reindex-chainstate", false) {
 		return errors.New("Prune mode is incompatible with -reindex-chainstate. Use full -reindex instead.")
 	}
+	return nil
+}
+
+// headersOnly reads -headersonly, which does not go with what needs blocks.
+func (c *Config) headersOnly(o *options.Options) error {
+	c.Storage.HeadersOnly = o.Bool("headersonly", false)
+	if !c.Storage.HeadersOnly {
+		return nil
+	}
+	for _, name := range []string{"txindex", "blockfilterindex", "coinstatsindex", "prune", "reindex",
+		"reindex-chainstate", "loadblock"} {
+		if v := o.String(name, "0"); v != "0" {
+			return fmt.Errorf("-headersonly keeps no blocks and cannot be used with -%s.", name)
+		}
+	}
+	c.Storage.CacheBytes = minCache << 20 // there are no coins
 	return nil
 }

@@ -73,9 +73,12 @@ func run(ctx context.Context, scripts []string) (failed int, err error) {
 		return 0, errors.New("no source tree of Bitcoin Core: -core DIR")
 	}
 	if len(scripts) == 0 {
-		if scripts, err = list(*core); err != nil {
+		var out int
+		if scripts, out, err = list(*core); err != nil {
 			return 0, err
 		}
+		fmt.Printf("%d scripts; %d are left out: they need Core's wallet, tools, tracepoints or IPC\n",
+			len(scripts), out)
 	}
 	r, err := newRunner()
 	if err != nil {
@@ -92,30 +95,32 @@ func run(ctx context.Context, scripts []string) (failed int, err error) {
 	return counts["failed"], ctx.Err()
 }
 
-// list returns the scripts of Core's runner that need neither its wallet nor what is made with it.
-func list(tree string) ([]string, error) {
+// list returns the scripts of Core's runner that need neither its wallet nor what is made with it, and how
+// many others there are.
+func list(tree string) (scripts []string, leftOut int, err error) {
 	dir := filepath.Join(tree, "test", "functional")
 	text, err := os.ReadFile(filepath.Join(dir, "test_runner.py"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var scripts []string
 	for _, name := range []string{"EXTENDED_SCRIPTS", "BASE_SCRIPTS"} {
 		block := regexp.MustCompile(`(?s)\n` + name + ` = \[(.*?)\n\]`).FindSubmatch(text)
 		if block == nil {
-			return nil, fmt.Errorf("test_runner.py has no %s", name)
+			return nil, 0, fmt.Errorf("test_runner.py has no %s", name)
 		}
 		for _, m := range regexp.MustCompile(`(?m)^\s*'([^']+)'`).FindAllSubmatch(block[1], -1) {
 			scripts = append(scripts, string(m[1]))
 		}
 	}
-	return slices.DeleteFunc(scripts, func(s string) bool {
+	all := len(scripts)
+	scripts = slices.DeleteFunc(scripts, func(s string) bool {
 		file, args, _ := strings.Cut(s, " ")
 		code, err := os.ReadFile(filepath.Join(dir, file))
 		return err != nil || bytes.Contains(code, []byte("skip_if_no_wallet()")) ||
 			strings.Contains(args, "--usecli") || strings.HasPrefix(file, "tool_") ||
 			strings.HasPrefix(file, "interface_usdt") || strings.HasPrefix(file, "interface_ipc")
-	}), nil
+	})
+	return scripts, all - len(scripts), nil
 }
 
 // newRunner puts our program where the scripts look for Core's.

@@ -3,9 +3,9 @@ package options
 import "strings"
 
 // Bitcoind are the options that bitcoind knows, those of its wallet and those that are hidden included
-// (Bitcoin Core init.cpp, SetupServerArgs; December 2025).
+// (Bitcoin Core init.cpp, SetupServerArgs; December 2025), and one of our own: headersonly.
 func Bitcoind() []string {
-	return strings.Fields(`
+	return strings.Fields(`headersonly
 acceptnonstdtxn acceptstalefeeestimates addnode addresstype alertnotify allowignoredconf
 asmap assumevalid avoidpartialspends bantime bind blockfilterindex blockmaxweight blockmintxfee
 blocknotify blockreconstructionextratxn blockreservedweight blocksdir blocksonly blocksxor blockversion
