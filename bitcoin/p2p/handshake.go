@@ -386,6 +386,10 @@ func (n *Node) dispatchRest(p *Peer, m wire.Message) {
 		n.onGetCFHeaders(p, m)
 	case *wire.GetCFCheckpt:
 		n.onGetCFCheckpt(p, m)
+	case *wire.CFHeaders:
+		n.onFilterAnswer(p, m, m.Type, m.Stop)
+	case *wire.CFilter:
+		n.onFilterAnswer(p, m, m.Type, m.Block)
 	default:
 		n.debugf("Unknown command \"%s\" from peer=%d", sanitize(m.Command()), p.id)
 	}

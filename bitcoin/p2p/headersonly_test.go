@@ -1,12 +1,9 @@
 package p2p_test
 
 import (
-	"context"
 	"net/netip"
 	"testing"
 
-	"github.com/tallypost/tallypost/bitcoin"
-	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
 	"github.com/tallypost/tallypost/internal/memnet"
@@ -16,22 +13,8 @@ import (
 func TestHeadersOnly(t *testing.T) {
 	l := newLab(t, 2, memnet.Link{}, true)
 	l.expectTip(l.mine(0, 40), l.nodes...)
-	store, err := blockstore.Open(blockstore.Config{Network: bitcoin.Regtest()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	light := &labNode{host: netip.MustParseAddr("10.0.9.1")}
-	light.chain, err = chain.New(chain.Config{Network: bitcoin.Regtest(), HeadersOnly: true}, store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	light.p2p = p2p.New(p2p.Config{Chain: light.chain, Dial: l.net.Host(light.host).DialContext,
-		ConnectOnly: true, Connect: []string{"10.0.0.1:18444", "10.0.1.1:18444"}, V2: true,
-		UserAgent: "/light/", BlocksOnly: true})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- light.p2p.Run(ctx) }()
+	light := l.add(netip.MustParseAddr("10.0.9.1"), p2p.Config{V2: true, BlocksOnly: true,
+		Connect: []string{"10.0.0.1:18444", "10.0.1.1:18444"}}, chain.Config{HeadersOnly: true})
 	all := append([]*labNode{light}, l.nodes...)
 	l.expectTip(l.nodes[0].chain.Tip().Hash, all...)
 	l.expectTip(l.mine(1, 3), all...) // and what is announced later
@@ -42,9 +25,5 @@ func TestHeadersOnly(t *testing.T) {
 	}
 	if e, err := light.chain.Block(light.chain.Tip().Hash); err == nil {
 		t.Errorf("the node has block %v", e.Hash())
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }

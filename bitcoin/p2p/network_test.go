@@ -17,11 +17,14 @@ import (
 	"github.com/tallypost/tallypost/internal/memnet"
 )
 
-// lab is a network of nodes in memory.
+// lab is a network of nodes in memory, which end with the test.
 type lab struct {
-	t     *testing.T
-	net   *memnet.Network
-	nodes []*labNode
+	t       *testing.T
+	net     *memnet.Network
+	nodes   []*labNode
+	ctx     context.Context
+	running sync.WaitGroup
+	stores  []*blockstore.Store
 }
 
 type labNode struct {
@@ -35,38 +38,49 @@ func newLab(t *testing.T, count int, link memnet.Link, v2 bool) *lab {
 	t.Helper()
 	l := &lab{t: t, net: memnet.New(memnet.Config{Seed: 1, Link: link})}
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
+	l.ctx = ctx
 	t.Cleanup(func() {
 		cancel()
-		running.Wait()
+		l.running.Wait()
+		for _, s := range l.stores {
+			s.Close()
+		}
 	})
 	for i := range count {
-		n := &labNode{host: netip.AddrFrom4([4]byte{10, 0, byte(i), 1})}
-		store, err := blockstore.Open(blockstore.Config{Network: bitcoin.Regtest()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { store.Close() })
-		if n.chain, err = chain.New(chain.Config{Network: bitcoin.Regtest()}, store); err != nil {
-			t.Fatal(err)
-		}
-		listener, err := l.net.Host(n.host).Listen(18444)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := p2p.Config{Chain: n.chain, Listen: []p2p.Listen{{Listener: listener}},
-			Dial: l.net.Host(n.host).DialContext, ConnectOnly: true, V2: v2, UserAgent: "/lab/",
+		cfg := p2p.Config{V2: v2,
 			Services: wire.ServiceNetwork | wire.ServiceWitness | wire.ServiceNetworkLimited}
 		for _, j := range []int{i - 1, i / 2, i - 3} {
 			if j >= 0 && j < i {
 				cfg.Connect = append(cfg.Connect, fmt.Sprintf("10.0.%d.1:18444", j))
 			}
 		}
-		n.p2p = p2p.New(cfg)
-		running.Go(func() { n.p2p.Run(ctx) })
-		l.nodes = append(l.nodes, n)
+		l.nodes = append(l.nodes, l.add(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), cfg, chain.Config{}))
 	}
 	return l
+}
+
+// add runs a node at an address.
+func (l *lab) add(host netip.Addr, cfg p2p.Config, rules chain.Config) *labNode {
+	l.t.Helper()
+	n := &labNode{host: host}
+	store, err := blockstore.Open(blockstore.Config{Network: bitcoin.Regtest()})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.stores = append(l.stores, store)
+	rules.Network = bitcoin.Regtest()
+	if n.chain, err = chain.New(rules, store); err != nil {
+		l.t.Fatal(err)
+	}
+	listener, err := l.net.Host(host).Listen(18444)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	cfg.Chain, cfg.Listen = n.chain, []p2p.Listen{{Listener: listener}}
+	cfg.Dial, cfg.ConnectOnly, cfg.UserAgent = l.net.Host(host).DialContext, true, "/lab/"
+	n.p2p = p2p.New(cfg)
+	l.running.Go(func() { n.p2p.Run(l.ctx) })
+	return n
 }
 
 // mine makes blocks on a node, for a key of its own so that branches differ.
@@ -100,7 +114,7 @@ func (l *lab) mine(i, count int) bitcoin.Hash {
 // expectTip waits until all of the nodes have the tip.
 func (l *lab) expectTip(want bitcoin.Hash, nodes ...*labNode) {
 	l.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for _, n := range nodes {
 		for n.chain.Tip().Hash != want {
 			if time.Now().After(deadline) {

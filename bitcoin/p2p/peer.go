@@ -118,6 +118,8 @@ type Peer struct {
 	wantsCompact     bool // high bandwidth: it asked us
 	weWantCompact    bool // high bandwidth: we asked it
 
+	filterQuestion *filterQuestion // that waits for an answer
+
 	// transactions
 	txRelay     bool // the structure exists: transactions may be announced
 	relayTxs    bool // the peer wants them
