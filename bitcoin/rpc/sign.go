@@ -19,6 +19,9 @@ func (a *API) signMethods() []jsonrpc.Method {
 		{Category: "rawtransactions", Name: "signrawtransactionwithkey",
 			Params: "hexstring:s privkeys:a prevtxs:a? sighashtype:s?", Run: run(a.signRawTransaction),
 			Doc: "Sign inputs for raw transaction (serialized, hex-encoded)."},
+		{Category: "rawtransactions", Name: "combinerawtransaction", Params: "txs:a",
+			Run: run(a.combineRawTransaction), Doc: "Combine multiple partially signed transactions into one " +
+				"transaction."},
 	}
 }
 
@@ -56,6 +59,39 @@ func (a *API) signRawTransaction(c call) (any, error) {
 	}
 	tx = tx.Clone()
 	return signResult(tx, spent, keys.Sign(tx, spent, known, hashType))
+}
+
+func (a *API) combineRawTransaction(c call) (any, error) {
+	var txs []*bitcoin.Tx
+	for i, v := range c.Array(0) {
+		s, ok := v.(string)
+		if !ok {
+			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type string",
+				jsonrpc.TypeName(v))
+		}
+		tx, ok := decodeTx(s, true, true)
+		if !ok {
+			return nil, fail(jsonrpc.DeserializationError,
+				"TX decode failed for tx %d. Make sure the tx has at least one input.", i)
+		}
+		txs = append(txs, tx)
+	}
+	if len(txs) == 0 {
+		return nil, fail(jsonrpc.DeserializationError, "Missing transactions")
+	}
+	found, err := a.findOutputs(txs[0])
+	if err != nil {
+		return nil, err
+	}
+	spent := make([]bitcoin.TxOut, len(txs[0].In))
+	for i := range spent {
+		out, ok := found[txs[0].In[i].PrevOut]
+		if !ok {
+			return nil, fail(jsonrpc.VerifyError, "Input not found or already spent")
+		}
+		spent[i] = out
+	}
+	return jsonrpc.Hex(signing.Combine(txs, spent).Append(nil)), nil
 }
 
 // signResult describes a transaction that was signed as far as it goes.

@@ -99,7 +99,7 @@ func (k *Keys) Sign(tx *bitcoin.Tx, spent []bitcoin.TxOut, known []bool, t scrip
 			continue
 		}
 		in := input{keys: k, spending: &s, tx: tx, at: i, hashType: t, all: all}
-		in.sign(spent[i].Script)
+		in.sign(spent[i].Script, takeApart(&tx.In[i], spent[i].Script))
 	}
 	var done script.Spending
 	done.InitForSigning(tx, spent)
@@ -109,6 +109,35 @@ func (k *Keys) Sign(tx *bitcoin.Tx, spent []bitcoin.TxOut, known []bool, t scrip
 		}
 	}
 	return errs
+}
+
+// Combine returns a transaction with the signatures of several that differ in nothing else. spent are the
+// outputs that it spends. What one has complete is taken as it is.
+func Combine(txs []*bitcoin.Tx, spent []bitcoin.TxOut) *bitcoin.Tx {
+	merged := txs[0].Clone()
+	var s script.Spending
+	s.InitForSigning(txs[0], spent)
+	var v script.Verifier
+	defer v.Release()
+	for i := range merged.In {
+		var all parts
+		complete := false
+		for _, tx := range txs {
+			if i >= len(tx.In) || complete {
+				continue
+			}
+			merged.In[i].Script, merged.In[i].Witness = tx.In[i].Script, tx.In[i].Witness
+			var one script.Spending
+			one.InitForSigning(merged, spent)
+			complete = v.VerifyInput(&one, i, script.StandardFlags) == nil
+			all.add(takeApart(&tx.In[i], spent[i].Script))
+		}
+		if !complete {
+			in := input{keys: New(), spending: &s, tx: merged, at: i, hashType: script.SigHashAll}
+			in.sign(spent[i].Script, all)
+		}
+	}
+	return merged
 }
 
 // input is an input that is being signed.
@@ -123,13 +152,12 @@ type input struct {
 	inWitness bool // signatures are those of BIP 143
 }
 
-// sign puts into the input what spends an output script, if it can.
-func (in *input) sign(to []byte) {
+// sign puts into the input what spends an output script, if it can. old is what is there already.
+func (in *input) sign(to []byte, old parts) {
 	if in.hashType&^script.SigHashAnyoneCanPay == script.SigHashSingle && in.at >= len(in.tx.Out) {
 		return // it would sign the number one
 	}
 	txIn := &in.tx.In[in.at]
-	old := takeApart(txIn, to)
 	var redeem []byte
 	if form, parts := script.Solve(to); form == script.ScriptHash {
 		if redeem = in.script(parts[0], old); redeem == nil {
@@ -289,6 +317,16 @@ func (in *input) signTaproot(output []byte) {
 type parts struct {
 	signatures            [][]byte
 	redeem, witnessScript []byte
+}
+
+func (p *parts) add(q parts) {
+	p.signatures = append(p.signatures, q.signatures...)
+	if p.redeem == nil {
+		p.redeem = q.redeem
+	}
+	if p.witnessScript == nil {
+		p.witnessScript = q.witnessScript
+	}
 }
 
 // takeApart looks for scripts and signatures in an input (Bitcoin Core script/sign.cpp,
