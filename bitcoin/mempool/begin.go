@@ -167,7 +167,7 @@ func (p *Pool) fetch(a *Attempt, tip *Tip) error {
 	if !a.opts.FromBlock {
 		a.entry.Sequence = p.sequence
 	}
-	outs, at := make([]bitcoin.OutPoint, 0, len(tx.In)), make([]int, 0, len(tx.In))
+	outs, at := p.fetching.outs[:0], p.fetching.at[:0]
 	for i := range tx.In {
 		out := tx.In[i].PrevOut
 		parent := a.inside(out.TxID)
@@ -186,7 +186,8 @@ func (p *Pool) fetch(a *Attempt, tip *Tip) error {
 		a.spent.Set(i, &consensus.Coin{Out: parent.Tx.Out[out.Index],
 			Origin: consensus.Origin{Height: tip.nextHeight()}})
 	}
-	coins := make([]consensus.Coin, len(outs))
+	coins := append(p.fetching.coins[:0], make([]consensus.Coin, len(outs))...)
+	p.fetching.outs, p.fetching.at, p.fetching.coins = outs, at, coins
 	if err := tip.View.Coins(outs, coins); err != nil {
 		return fmt.Errorf("coins of transaction %v: %w", txid, err)
 	}

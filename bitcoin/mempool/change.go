@@ -79,7 +79,7 @@ func (p *Pool) unlink(e *Entry, reason Reason) {
 	for _, child := range e.children {
 		child.parents = without(child.parents, e)
 	}
-	p.setUnbroadcast(e, false)
+	p.clearUnbroadcast(e, " before confirmation that txn was sent out")
 	p.count(e, -1)
 	p.happened(e, reason)
 }

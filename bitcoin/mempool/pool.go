@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
 )
 
 // Config of a Pool; the zero value has Core's defaults.
@@ -105,6 +106,12 @@ type Pool struct {
 
 	// epoch marks what a walk has seen, with the number of the walk.
 	epoch uint64
+	// fetching is room for the outputs that fetch asks the chain for.
+	fetching struct {
+		outs  []bitcoin.OutPoint
+		at    []int
+		coins []consensus.Coin
+	}
 
 	usage    int64
 	unsent   int // entries that are unbroadcast
@@ -239,17 +246,20 @@ func (p *Pool) closure(of []*Entry, next func(*Entry) []*Entry) []*Entry {
 }
 
 // clustersOf returns the clusters of entries, each once.
-func (p *Pool) clustersOf(lists ...[]*Entry) (clusters []*cluster) {
+func (p *Pool) clustersOf(entries []*Entry) []*cluster {
 	p.epoch++
-	for _, entries := range lists {
-		for _, e := range entries {
-			if e.cluster != nil && e.cluster.seen != p.epoch {
-				e.cluster.seen = p.epoch
-				clusters = append(clusters, e.cluster)
-			}
+	return p.addClusters(nil, entries)
+}
+
+// addClusters appends those clusters of entries that this walk has not seen.
+func (p *Pool) addClusters(to []*cluster, entries []*Entry) []*cluster {
+	for _, e := range entries {
+		if e.cluster.seen != p.epoch {
+			e.cluster.seen = p.epoch
+			to = append(to, e.cluster)
 		}
 	}
-	return clusters
+	return to
 }
 
 // Less reports whether a would be mined before b: the order in which to announce them.
@@ -316,7 +326,15 @@ func (p *Pool) Deltas() map[bitcoin.Hash]bitcoin.Amount { return p.deltas }
 func (p *Pool) MarkUnbroadcast(txid bitcoin.Hash) { p.setUnbroadcast(p.entries[txid], true) }
 
 // ClearUnbroadcast is the opposite of MarkUnbroadcast.
-func (p *Pool) ClearUnbroadcast(txid bitcoin.Hash) { p.setUnbroadcast(p.entries[txid], false) }
+func (p *Pool) ClearUnbroadcast(txid bitcoin.Hash) { p.clearUnbroadcast(p.entries[txid], "") }
+
+// clearUnbroadcast says so in the log, with Core's words.
+func (p *Pool) clearUnbroadcast(e *Entry, how string) {
+	if e != nil && e.unbroadcast {
+		p.setUnbroadcast(e, false)
+		p.cfg.Log.Debug(fmt.Sprintf("Removed %v from set of unbroadcast txns%s", e.TxID, how), "cat", "mempool")
+	}
+}
 
 func (p *Pool) setUnbroadcast(e *Entry, to bool) {
 	if e == nil || e.unbroadcast == to {

@@ -273,6 +273,80 @@ func TestFullPool(t *testing.T) {
 	}
 }
 
+// unmine takes a block of entries back, of which the pool may have descendants, and brings them in again.
+func (w *world) unmine(entries []*Entry) {
+	w.Helper()
+	for _, e := range entries {
+		for i := range e.Tx.Out {
+			delete(w.coins, bitcoin.OutPoint{TxID: e.TxID, Index: uint32(i)})
+		}
+	}
+	for _, e := range entries {
+		for i := range e.Tx.In {
+			if out := e.Tx.In[i].PrevOut; out.TxID[0] == 1 && out.TxID[1] == 0 { // made by coin
+				w.coins[out] = consensus.Coin{Out: bitcoin.TxOut{Value: bitcoin.Coin,
+					Script: chaintest.Anyone()}, Origin: consensus.Origin{Height: 1}}
+			}
+		}
+		a, err := w.Begin(e.Tx, w.tip(), Options{FromBlock: true})
+		if err != nil {
+			w.Fatal(err)
+		}
+		a.passed = a.flags
+		if err := w.Commit(a, w.tip()); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+func TestReorganization(t *testing.T) {
+	w := newWorld(t, Config{})
+	parent := w.accept(pay(1000, 2, w.coin()))
+	w.mine([]*Entry{parent})
+	left := w.accept(pay(1000, 1, chaintest.OutputOf(parent.Tx, 0)))
+	right := w.accept(pay(9000, 1, chaintest.OutputOf(parent.Tx, 1)))
+	w.unmine([]*Entry{parent})
+	w.check()
+	back := w.Get(parent.TxID)
+	if len(back.Children()) != 2 || left.cluster != right.cluster || w.Chunk(back).Fee != 10_000 {
+		t.Errorf("%d children, chunk of %d: the parent is not where it belongs",
+			len(back.Children()), w.Chunk(back).Fee)
+	}
+	w.Forget(parent.Tx)
+	w.check()
+	if w.Len() != 0 {
+		t.Errorf("%d are left of a transaction that is not valid any more", w.Len())
+	}
+}
+
+// TestClusterTooLargeAfterReorganization: what was mined as it may be comes back as it may not.
+func TestClusterTooLargeAfterReorganization(t *testing.T) {
+	w := newWorld(t, Config{})
+	from := w.coin()
+	var chain []*Entry
+	for range 3 {
+		var part []*Entry
+		for range 40 {
+			e := w.accept(pay(1000, 1, from))
+			part, from = append(part, e), chaintest.OutputOf(e.Tx, 0)
+		}
+		w.mine(part)
+		chain = append(chain, part...)
+	}
+	last := w.accept(pay(1000, 1, from))
+	w.unmine(chain)
+	if n := len(w.Get(chain[0].TxID).cluster.txs); n != 121 {
+		t.Fatalf("a cluster of %d, want 121", n)
+	}
+	if err := w.Reorganized(0, w.tip()); err != nil {
+		t.Fatal(err)
+	}
+	w.check()
+	if w.Len() != MaxClusterCount || w.Get(chain[63].TxID) == nil || w.Get(last.TxID) != nil {
+		t.Errorf("%d are left, want the first %d", w.Len(), MaxClusterCount)
+	}
+}
+
 func TestPrioritise(t *testing.T) {
 	w := newWorld(t, Config{})
 	tx := pay(0, 1, w.coin())

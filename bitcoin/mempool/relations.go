@@ -23,18 +23,17 @@ type plan struct {
 // newPlan begins a plan: which clusters are touched.
 func (p *Pool) newPlan(entering, leaving []*Entry, edges []edge) plan {
 	pl := plan{entering: entering, edges: edges, leaving: leaving}
-	lists := append(make([][]*Entry, 0, 2+len(entering)), leaving)
+	p.epoch++
+	pl.old = p.addClusters(nil, leaving)
 	for _, e := range entering {
-		lists = append(lists, e.parents)
+		pl.old = p.addClusters(pl.old, e.parents)
 	}
-	if len(edges) > 0 {
-		children := make([]*Entry, len(edges))
-		for i, x := range edges {
-			children[i] = x.child
+	for _, x := range edges {
+		if c := x.child.cluster; c != nil && c.seen != p.epoch {
+			c.seen = p.epoch
+			pl.old = append(pl.old, c)
 		}
-		lists = append(lists, children)
 	}
-	pl.old = p.clustersOf(lists...)
 	return pl
 }
 
