@@ -146,17 +146,9 @@ func (a *API) generateBlock(ctx context.Context, c call) (any, error) {
 		}
 		txs = append(txs, *tx)
 	}
-	opts := a.cfg.Mining
-	opts.Coinbase, opts.NoTxs = to, true
-	t, err := a.template(opts)
+	t, err := a.templateOf(ctx, to, txs)
 	if err != nil {
 		return nil, err
-	}
-	t.Block.Txs = append(t.Block.Txs, txs...)
-	t.Commit(a.net)
-	skip := consensus.SkipProofOfWork | consensus.SkipMerkleRoot
-	if err := miner.Check(ctx, a.chain, t.Block, skip, a.now()); err != nil {
-		return nil, fail(jsonrpc.VerifyError, "TestBlockValidity failed: %v", err)
 	}
 	tries := uint64(defaultMaxTries)
 	if !miner.Solve(ctx, a.net, &t.Block.Header, &tries) {
@@ -170,6 +162,28 @@ func (a *API) generateBlock(ctx context.Context, c call) (any, error) {
 		return nil, fail(jsonrpc.InternalError, "ProcessNewBlock, block not accepted: %v", err)
 	}
 	return o, nil
+}
+
+// templateOf makes a block of certain transactions that is valid but for its proof of work. While it is judged
+// the tip may move on, so it is made again.
+func (a *API) templateOf(ctx context.Context, to []byte, txs []bitcoin.Tx) (*miner.Template, error) {
+	opts := a.cfg.Mining
+	opts.Coinbase, opts.NoTxs = to, true
+	for {
+		t, err := miner.NewTemplate(a.chain, opts, a.now())
+		if err != nil {
+			return nil, err
+		}
+		t.Block.Txs = append(t.Block.Txs, txs...)
+		t.Commit(a.net)
+		skip := consensus.SkipProofOfWork | consensus.SkipMerkleRoot
+		switch err := miner.Check(ctx, a.chain, t.Block, skip, a.now()); {
+		case err == nil:
+			return t, nil
+		case !errors.Is(err, miner.ErrTipChanged) || ctx.Err() != nil:
+			return nil, fail(jsonrpc.VerifyError, "TestBlockValidity failed: %v", err)
+		}
+	}
 }
 
 func decodeBlock(s string) (*bitcoin.Block, error) {
@@ -189,7 +203,8 @@ func (a *API) submitBlock(ctx context.Context, c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e, ok := a.chain.Lookup(b.Hash()); ok && e.Status&blockstore.Invalid != 0 {
+	before, known := a.chain.Lookup(b.Hash())
+	if known && before.Status&blockstore.Invalid != 0 {
 		return "duplicate-invalid", nil
 	}
 	if prev, ok := a.chain.Lookup(b.Header.PrevBlock); ok && prev.Height+1 >= a.net.SegwitHeight {
@@ -199,11 +214,11 @@ func (a *API) submitBlock(ctx context.Context, c call) (any, error) {
 	if err != nil {
 		return rejectReason(err)
 	}
-	switch outcome {
-	case chain.Ignored:
+	switch {
+	case outcome == chain.Ignored:
 		return "duplicate", nil
-	case chain.Stored:
-		return "inconclusive", nil
+	case outcome == chain.Stored, known && before.Status&blockstore.Verified != 0:
+		return "inconclusive", nil // nothing was judged now: it had been pruned, maybe
 	}
 	return nil, nil
 }

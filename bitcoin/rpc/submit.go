@@ -69,6 +69,7 @@ func (a *API) sendRawTransaction(ctx context.Context, c call) (any, error) {
 	if err := a.submit(ctx, tx, rate); err != nil {
 		return nil, err
 	}
+	a.withPool(func(p *mempool.Pool) { p.MarkUnbroadcast(tx.TxID()) })
 	a.announce(tx)
 	return tx.TxID(), nil
 }
