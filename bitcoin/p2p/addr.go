@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
-	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 )
 
@@ -19,19 +18,6 @@ const (
 	relayFreshness  = 10 * time.Minute
 	addrTimePenalty = 2 * time.Hour
 )
-
-// How we know an address of our own, the better the higher (Core's LOCAL_*).
-const (
-	localIf     = 1
-	localBind   = 2
-	localMapped = 3
-	localManual = 4
-)
-
-type localAddr struct {
-	port  uint16
-	score int
-}
 
 // addrCache is what getaddr is answered with for a while, so that nobody can watch the book change.
 type addrCache struct {
@@ -194,15 +180,7 @@ func (n *Node) addrsDue(p *Peer, now time.Time) {
 	if !p.addrRelay {
 		return
 	}
-	if !n.initialDownload() && !n.cfg.NoListen && !p.nextLocal.After(now) {
-		if !p.nextLocal.IsZero() {
-			p.addrKnown.reset()
-		}
-		if own, ok := n.ownAddr(p); ok {
-			n.queueAddr(p, wire.KnownAddr{Time: uint32(now.Unix()), Services: n.cfg.Services, AddrPort: own})
-		}
-		p.nextLocal = now.Add(exponential(localAddrEvery))
-	}
+	n.announceOwn(p, now)
 	if !p.nextAddr.Before(now) {
 		return
 	}
@@ -215,38 +193,39 @@ func (n *Node) addrsDue(p *Peer, now time.Time) {
 		}
 	}
 	p.addrsToSend = nil
-	if len(list) == 0 {
+	if len(list) > 0 {
+		p.pushAddrs(list)
+	}
+}
+
+// announceOwn tells the peer about once a day where we are: the first time at once and alone, for with other
+// addresses it could be too much for a peer that has just connected.
+func (n *Node) announceOwn(p *Peer, now time.Time) {
+	if n.cfg.NoListen || n.initialDownload() || !p.nextLocal.Before(now) {
 		return
 	}
+	first := p.nextLocal.IsZero()
+	if !first {
+		p.addrKnown.reset()
+	}
+	if own, ok := n.ownAddr(p); ok {
+		n.debugf("Advertising address %s to peer=%d", own, p.id)
+		a := wire.KnownAddr{Time: uint32(now.Unix()), Services: n.services(p), AddrPort: own}
+		switch {
+		case !first:
+			n.queueAddr(p, a)
+		case accepts(p, &a):
+			p.pushAddrs([]wire.KnownAddr{a})
+		}
+	}
+	p.nextLocal = now.Add(exponential(localAddrEvery))
+}
+
+func (p *Peer) pushAddrs(list []wire.KnownAddr) {
 	if p.wantsAddrV2 {
 		p.push(&wire.AddrV2Msg{Addrs: list})
 	} else {
 		p.push(&wire.AddrMsg{Addrs: list})
-	}
-}
-
-// ownAddr returns our address as this peer should know it.
-func (n *Node) ownAddr(p *Peer) (wire.AddrPort, bool) {
-	var best wire.AddrPort
-	score := 0
-	for a, l := range n.local {
-		if a.Net == p.network() && l.score > score {
-			best, score = wire.AddrPort{Addr: a, Port: l.port}, l.score
-		}
-	}
-	// What an outbound peer says of us is as good as anything, if nothing better is known.
-	if p.addrLocal.Routable() && p.typ != Inbound && score < localManual &&
-		(score == 0 || rand.IntN(2) == 0) {
-		best, score = wire.AddrPort{Addr: p.addrLocal.Addr, Port: n.net.Port}, localBind
-	}
-	return best, score > 0 && best.Routable()
-}
-
-// seenLocal notes that a peer reached us by one of our addresses.
-func (n *Node) seenLocal(a wire.AddrPort) {
-	if l, ok := n.local[a.Addr]; ok {
-		l.score++
-		n.local[a.Addr] = l
 	}
 }
 
@@ -294,5 +273,5 @@ func (n *Node) cachedAddrs(p *Peer, now time.Time) []wire.KnownAddr {
 
 // groupOf is the neighbourhood of an address under our secret key.
 func (n *Node) groupOf(a wire.Addr) uint64 {
-	return bitcoin.SipHash(n.keys[0], n.keys[1], addrbook.Group(a))
+	return bitcoin.SipHash(n.keys[0], n.keys[1], n.book.Group(a))
 }

@@ -61,20 +61,20 @@ func (s *recentSet) has(h bitcoin.Hash) bool {
 
 func (s *recentSet) reset() { s.now, s.old = nil, nil }
 
-// rejectFilter remembers what was not accepted, so that it is not fetched again until the tip changes.
-type rejectFilter struct{ *recentSet }
-
-func newRejectFilter() *rejectFilter { return &rejectFilter{newRecentSet(120_000)} }
-
 // countedConn counts the octets that pass a connection, the opening of an encrypted one included.
 type countedConn struct {
 	net.Conn
 	n              *Node
 	received, sent atomic.Int64
+	// When octets last came and went, by our clock, in seconds since 1970; 0: never.
+	lastRecv, lastSend atomic.Int64
 }
 
 func (c *countedConn) Read(b []byte) (int, error) {
 	k, err := c.Conn.Read(b)
+	if k > 0 {
+		c.lastRecv.Store(c.n.clock.Now().Unix())
+	}
 	c.received.Add(int64(k))
 	c.n.received.Add(int64(k))
 	return k, err
@@ -82,7 +82,12 @@ func (c *countedConn) Read(b []byte) (int, error) {
 
 func (c *countedConn) Write(b []byte) (int, error) {
 	k, err := c.Conn.Write(b)
+	now := c.n.clock.Now()
+	if k > 0 {
+		c.lastSend.Store(now.Unix())
+	}
 	c.sent.Add(int64(k))
 	c.n.sent.Add(int64(k))
+	c.n.upload.add(k, now)
 	return k, err
 }

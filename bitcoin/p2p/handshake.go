@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -95,10 +96,7 @@ func (n *Node) greet(p *Peer, m wire.Message) (done bool) {
 			p.wantsAddrV2 = true
 		}
 	case *wire.SendTxRcncl:
-		if !n.late(p, "sendtxrcncl") {
-			n.debugf("sendtxrcncl from peer=%d ignored, as our node does not have txreconciliation "+
-				"enabled", p.id)
-		}
+		n.onSendTxRcncl(p, m)
 	case *wire.SendHeaders:
 		p.prefersHeaders = true
 	case *wire.SendCmpct:
@@ -131,7 +129,7 @@ func (n *Node) onVersion(p *Peer, v *wire.Version) {
 	if p.typ != Inbound {
 		n.book.SetServices(p.addr, v.Services)
 	}
-	expects := p.typ == OutboundFull || p.typ == BlockRelayOnly
+	expects := p.typ == OutboundFull || p.typ == BlockRelayOnly || p.typ == AddrFetch
 	all := v.Services.Has(n.wantedServices(v.Services))
 	if expects && !all {
 		n.debugf("peer does not offer the expected services (%08x offered, %08x expected), "+
@@ -166,6 +164,7 @@ func (n *Node) onVersion(p *Peer, v *wire.Version) {
 		(v.Relay || n.services(p).Has(wire.ServiceBloom)) {
 		p.txRelay, p.relayTxs = true, v.Relay
 	}
+	n.offerReconcile(p)
 	p.push(&wire.VerAck{})
 	p.preferred = (p.typ != Inbound || p.perms.Has(PermNoBan)) && p.typ != AddrFetch && p.servesBlocks()
 	if p.preferred {
@@ -180,12 +179,20 @@ func (n *Node) onVersion(p *Peer, v *wire.Version) {
 		n.book.Good(p.addr, n.clock.Now())
 	}
 	p.timeOffset = time.Duration(clampTime(v.Time)-n.clock.Now().Unix()) * time.Second
-	n.debugf("receive version message: %s: version %d, blocks=%d, us=%s, txrelay=%d, peer=%d",
-		p.userAgent, p.version, p.startHeight, v.You, btoi(v.Relay), p.id)
+	n.debugf("receive version message: %s: version %d, blocks=%d, us=%s, txrelay=%d, peer=%d%s",
+		p.userAgent, p.version, p.startHeight, v.You, btoi(v.Relay), p.id, n.mappedSystem(p))
 	if p.typ == Feeler {
 		n.debugf("feeler connection completed, disconnecting peer=%d", p.id)
 		p.close()
 	}
+}
+
+// mappedSystem names the autonomous system of a peer, for the log.
+func (n *Node) mappedSystem(p *Peer) string {
+	if system := n.book.System(p.addr.Addr); system != 0 {
+		return fmt.Sprintf(", mapped_as=%d", system)
+	}
+	return ""
 }
 
 // clampTime keeps a peer's time where arithmetic is safe (the overflow fixed in Core 0.21).
@@ -214,24 +221,31 @@ func (n *Node) onVerAck(p *Peer) {
 		p.nextInv = n.clock.Now()
 		p.lastInvSeq = n.pool.sequence()
 	}
+	n.settleReconcile(p)
 	p.handshaken = true
-	n.debugf("New %s %s peer connected: transport: %s, version: %d, blocks=%d, peer=%d",
-		p.typ, p.transport, p.transport, p.version, p.startHeight, p.id)
+	if p.wtxidRelay {
+		n.txs.wtxidPeers++
+	}
+	say := n.infof
+	if p.typ == Inbound { // which others can make happen often
+		say = n.debugf
+	}
+	say("New %s peer connected: transport: %s, version: %d, blocks=%d peer=%d%s", p.typ, p.transport,
+		p.version, p.startHeight, p.id, n.mappedSystem(p))
 }
 
 // handshakeFailed deals with a transport that did not come about: a peer that speaks only v1 is called again.
-func (n *Node) handshakeFailed(p *Peer, err error) {
+func (n *Node) handshakeFailed(ctx context.Context, p *Peer, err error) {
 	n.debugf("V2 handshake failed peer=%d: %v", p.id, err)
 	if p.typ == Inbound || !errors.Is(err, wire.ErrNotV2) {
 		return
 	}
 	n.debugf("retrying with v1 transport protocol for peer=%d", p.id)
-	typ, addr, name := p.typ, p.addr, p.addrName
-	n.group.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.ConnectTimeout)
-		defer cancel()
-		n.open(ctx, typ, addr, name, false)
-	})
+	again := call{typ: p.typ, addr: wire.KnownAddr{AddrPort: p.addr}, name: p.addrName}
+	n.mu.Lock()
+	p.close()
+	n.mu.Unlock()
+	n.group.Go(func() { n.open(ctx, again) })
 }
 
 func unix(t uint32) time.Time { return time.Unix(int64(t), 0) }

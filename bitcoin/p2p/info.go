@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -18,6 +19,7 @@ type PeerInfo struct {
 	ID                        PeerID
 	Addr, AddrBind, AddrLocal string
 	Network                   wire.Net
+	System                    uint32 // autonomous system, 0 where unknown
 	Type                      ConnType
 	Services                  wire.Services
 	RelayTxs                  bool
@@ -64,9 +66,10 @@ func (n *Node) Peers() []PeerInfo {
 
 func (n *Node) info(p *Peer) PeerInfo {
 	i := PeerInfo{
-		ID: p.id, Addr: nameOr(p.addrName, p.addr), AddrBind: p.bindAddr, Network: p.network(), Type: p.typ,
-		Services: p.services, RelayTxs: p.relayTxs, LastInvSequence: p.lastInvSeq, InvToSend: len(p.toSend),
-		LastSend: p.lastSend, LastRecv: p.lastRecv, LastTx: p.lastTx, LastBlock: p.lastBlock,
+		ID: p.id, Addr: p.nameOrAddr(), AddrBind: p.bindAddr, Network: p.network(), Type: p.typ,
+		System:   n.book.System(p.addr.Addr),
+		Services: p.services, RelayTxs: p.relayTxs, InvToSend: len(p.toSend),
+		LastSend: unixTime(&p.raw.lastSend), LastRecv: unixTime(&p.raw.lastRecv), LastTx: p.lastTx, LastBlock: p.lastBlock,
 		BytesSent: p.raw.sent.Load(), BytesRecv: p.raw.received.Load(), Connected: p.connected, TimeOffset: p.timeOffset,
 		Ping: p.pingLast, Version: p.version, UserAgent: p.userAgent, HighBandwidthTo: p.weWantCompact,
 		HighBandwidthFrom: p.wantsCompact, StartHeight: p.startHeight, PresyncHeight: -1,
@@ -74,6 +77,9 @@ func (n *Node) info(p *Peer) PeerInfo {
 		AddrLimited: p.addrLimited, Permissions: p.perms, FeeFilter: p.feeFilter,
 		SentPer: copyCount(p.sentPer), RecvPer: copyCount(p.recvPer), Transport: p.transport,
 		Session: p.session, V2: p.transport == "v2",
+	}
+	if p.txRelay {
+		i.LastInvSequence = p.lastInvSeq
 	}
 	if p.addrLocal.Valid() {
 		i.AddrLocal = p.addrLocal.String()
@@ -97,6 +103,14 @@ func (n *Node) info(p *Peer) PeerInfo {
 		i.InFlight = append(i.InFlight, r.entry.Height)
 	}
 	return i
+}
+
+// unixTime returns a time that is kept in seconds, the zero Time for 0.
+func unixTime(seconds *atomic.Int64) time.Time {
+	if s := seconds.Load(); s != 0 {
+		return time.Unix(s, 0)
+	}
+	return time.Time{}
 }
 
 func copyCount(m MsgCount) MsgCount {
@@ -163,19 +177,16 @@ var (
 )
 
 // AddNode keeps a connection to a node from now on.
-func (n *Node) AddNode(name string) error {
+func (n *Node) AddNode(name string, v2 bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if slices.Contains(n.added, name) {
-		return ErrAlreadyAdded
-	}
-	_, at, _ := n.resolveLocal(name)
-	for _, other := range n.added {
-		if _, o, _ := n.resolveLocal(other); at.Valid() && o == at {
+	at := n.numeric(name)
+	for _, w := range n.added {
+		if w.name == name || at.Valid() && n.numeric(w.name) == at {
 			return ErrAlreadyAdded
 		}
 	}
-	n.added = append(n.added, name)
+	n.added = append(n.added, wanted{name, v2})
 	return nil
 }
 
@@ -183,7 +194,7 @@ func (n *Node) AddNode(name string) error {
 func (n *Node) RemoveNode(name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	i := slices.Index(n.added, name)
+	i := slices.IndexFunc(n.added, func(w wanted) bool { return w.name == name })
 	if i < 0 {
 		return ErrNotAdded
 	}
@@ -193,7 +204,7 @@ func (n *Node) RemoveNode(name string) error {
 
 // TryNode connects to a node once.
 func (n *Node) TryNode(ctx context.Context, name string, v2 bool) bool {
-	return n.open(ctx, Manual, wire.AddrPort{}, name, v2)
+	return n.open(ctx, call{typ: Manual, name: name, v2: v2})
 }
 
 // Added is a node that the operator wants.
@@ -209,11 +220,11 @@ func (n *Node) AddedNodes() []Added {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []Added
-	for _, name := range n.added {
-		a := Added{Name: name}
-		_, at, _ := n.resolveLocal(name)
+	for _, w := range n.added {
+		a := Added{Name: w.name}
+		at := n.numeric(w.name)
 		for _, p := range n.peers {
-			if !p.closing && (p.addrName == name || at.Valid() && p.addr == at) {
+			if !p.closing && (p.addrName == w.name || at.Valid() && p.addr == at) {
 				a.Connected, a.Addr, a.Inbound = true, p.addr.String(), p.typ == Inbound
 			}
 		}
@@ -240,7 +251,7 @@ func (n *Node) AddConnection(ctx context.Context, name string, typ ConnType, v2 
 		typ == BlockRelayOnly && relay >= min(maxBlockRelay, n.cfg.MaxConnections-mostFull) {
 		return ErrFull
 	}
-	n.open(ctx, typ, wire.AddrPort{}, name, v2)
+	n.open(ctx, call{typ: typ, name: name, v2: v2})
 	return nil
 }
 
@@ -319,6 +330,11 @@ func (n *Node) Reachable(net wire.Net) bool { return n.reachable(net) }
 // Proxy returns the SOCKS5 server of a network.
 func (n *Node) Proxy(net wire.Net) string { return n.cfg.Proxies[net] }
 
+// Isolates reports whether each connection by the proxy of a network has a name of its own there.
+func (n *Node) Isolates(net wire.Net) bool {
+	return n.cfg.ProxyRandomize && n.cfg.Proxies[net] != "" && net != wire.NetI2P
+}
+
 // SendRaw sends a message of any kind to a peer; it is for tests.
 func (n *Node) SendRaw(id PeerID, name string, payload []byte) bool {
 	n.mu.Lock()
@@ -348,6 +364,7 @@ func (n *Node) FetchBlock(id PeerID, hash bitcoin.Hash) error {
 	}
 	n.releaseBlock(hash, nil)
 	n.requestBlock(p, e)
+	n.debugf("Requesting block %s from peer=%d", hash, id)
 	p.push(&wire.GetData{Items: []wire.Inventory{{Type: wire.InvWitnessBlock, Hash: hash}}})
 	return nil
 }
@@ -373,9 +390,9 @@ func (n *Node) Orphans() []OrphanInfo {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []OrphanInfo
-	for _, o := range n.orphans.byID {
+	for _, o := range n.txs.orphans.byID {
 		i := OrphanInfo{Tx: o.tx}
-		for id := range o.peers {
+		for id := range o.by {
 			i.Peers = append(i.Peers, id)
 		}
 		slices.Sort(i.Peers)

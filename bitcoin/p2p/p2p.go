@@ -30,6 +30,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
+	"github.com/tallypost/tallypost/bitcoin/p2p/proxy"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 	"github.com/tallypost/tallypost/internal/clock"
 )
@@ -46,6 +47,8 @@ type Listen struct {
 	Listener    net.Listener
 	Permissions Permissions // of who comes in there
 	Onion       bool        // who comes, comes by Tor
+
+	bound string // our address there, if it is not the connection's
 }
 
 // Config of a Node. Chain is needed.
@@ -55,24 +58,36 @@ type Config struct {
 	Clock   clock.Clock  // nil: the machine's
 	Log     *slog.Logger // nil: none
 
-	Listen      []Listen
-	Dial        func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer's
-	Proxies     map[wire.Net]string                                               // SOCKS5 servers by network
-	NameProxy   string                                                            // for names; empty: resolve
-	OnlyNets    []wire.Net                                                        // to connect to by ourselves; nil: all
-	CJDNS       bool                                                              // addresses of fc00::/8 are those of CJDNS, and reached
+	Listen []Listen
+	// Dial makes connections; nil: net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Resolve finds the addresses of a name; nil: the system's.
+	Resolve func(ctx context.Context, name string) ([]net.IP, error)
+	NoDNS   bool // resolve no names
+
+	Proxies   map[wire.Net]string // SOCKS5 servers by network; of I2P, the router
+	NameProxy string              // for names; empty: resolve
+	// ProxyRandomize gives each connection by a proxy a name of its own (Tor's stream isolation).
+	ProxyRandomize bool
+	I2PKeyFile     string     // of our I2P destination, where nodes can connect to it; empty: they cannot
+	OnlyNets       []wire.Net // to connect to by ourselves; nil: all
+	CJDNS          bool       // addresses of fc00::/8 are those of CJDNS, and reached
+
 	Whitelist   []Whitelisted
-	Connect     []string // connect to these only
-	ConnectOnly bool     // -connect was given, be it -connect=0
+	Implicit    Permissions // of who is allowed something without saying what; 0: noban, relay, mempool
+	Connect     []string    // connect to these only
+	ConnectOnly bool        // -connect was given, be it -connect=0
 	AddNodes    []string
 	Seeds       []string // ask these for addresses first
 	DNSSeeds    []string // nil: the network's, where DNSSeed is set
 	DNSSeed     bool
-	Resolve     func(ctx context.Context, name string) ([]net.IP, error) // nil: the system's
+	// ForceDNSSeed asks the seeds even where the book has addresses.
+	ForceDNSSeed bool
 
 	Book        *addrbook.Book // nil: a new one
 	Bans        *Bans          // nil: none yet
 	AnchorsFile string         // where the block-relay-only peers are remembered; empty for nowhere
+	CaptureDir  string         // where all messages are written, a directory for each peer; empty for nowhere
 
 	UserAgent      string
 	Services       wire.Services // that we offer
@@ -80,6 +95,7 @@ type Config struct {
 	MaxConnections int           // 0: 125
 	BlocksOnly     bool          // no transactions from or to peers
 	PeerBloom      bool          // serve BIP 37
+	Reconcile      bool          // offer reconciliation of transactions (BIP 330)
 	NoListen       bool
 	PeerTimeout    time.Duration // 0: 60 seconds
 	ConnectTimeout time.Duration // 0: 5 seconds
@@ -88,10 +104,14 @@ type Config struct {
 	MinimumWork    bitcoin.Uint256
 	BanTime        time.Duration // of setban; 0: 24 hours
 	PruneMode      bool
-	External       []wire.AddrPort
-	MaxUpload      int64         // octets a day; 0: any
-	Inactive       bool          // start with the network off
-	MaxTipAge      time.Duration // of a tip with which the initial download is over; 0: 24 hours
+	Port           uint16          // by which nodes reach us; 0: the network's
+	External       []wire.AddrPort // our addresses, by the operator's word
+	Bound          []wire.AddrPort // that we listen at
+	Interfaces     []wire.AddrPort // of the machine
+	Discover       bool            // use addresses that the operator did not name
+	MaxUpload      int64           // octets a day; 0: any
+	Inactive       bool            // start with the network off
+	MaxTipAge      time.Duration   // of a tip with which the initial download is over; 0: 24 hours
 }
 
 // Node holds the connections. Run starts it.
@@ -104,37 +124,43 @@ type Node struct {
 	log   *slog.Logger
 	book  *addrbook.Book
 	bans  *Bans
+	i2p   *proxy.SAM // nil: nodes of I2P cannot connect to us
 
-	active    atomic.Bool // network activity is on
-	sent      atomic.Int64
-	received  atomic.Int64
-	memory    *budget
-	keys      [2]uint64 // of groups and choices that peers must not foresee
-	schedSkip atomic.Int64
-	synced    atomic.Bool   // the initial download is over
-	wake      chan struct{} // the ticker, before its time
-	started   time.Time
+	upload     upload
+	circuits   atomic.Int64 // connections by a proxy so far
+	active     atomic.Bool  // network activity is on
+	sent       atomic.Int64
+	received   atomic.Int64
+	memory     *budget
+	keys       [2]uint64 // of groups and choices that peers must not foresee
+	schedSkip  atomic.Int64
+	synced     atomic.Bool   // the initial download is over
+	wake       chan struct{} // the ticker, before its time
+	orphanWork chan struct{} // there are orphans to try again
+	started    time.Time
 
-	mu       sync.Mutex // guards what follows, and what Peer says
-	closed   bool
-	nextID   PeerID
-	peers    map[PeerID]*Peer
-	added    []string
-	nonces   map[uint64]bool // of our own version messages
-	blocks   blockState
-	txs      *txRequests
-	orphans  *orphanage
-	rejects  *rejectFilter
-	extra    []*bitcoin.Tx // for compact blocks: lately not accepted
-	recent   *recentBlock
-	cursor   chain.Cursor // up to where blocks were announced
-	tipSeen  time.Time    // when the tip last changed
-	getAddrs map[string]addrCache
-	inbound  time.Time // next trickle to inbound peers of all networks
-	upload   uploadCycle
-	anchors  []wire.AddrPort
-	local    map[wire.Addr]localAddr
-	tasks    schedule
+	mu         sync.Mutex // guards what follows, and what Peer says
+	closed     bool
+	nextID     PeerID
+	peers      map[PeerID]*Peer
+	added      []wanted
+	fetches    []string // nodes that are to be asked for addresses
+	unused     []*proxy.SAM
+	tryAnother bool            // one more full peer: the tip may be stale
+	extraRelay bool            // now and then one more block-relay-only peer
+	caughtUp   bool            // the first sync came to an end
+	nonces     map[uint64]bool // of our own version messages
+	blocks     blockState
+	txs        txDownload
+	extra      []*bitcoin.Tx // for compact blocks: lately not accepted
+	recent     *recentBlock
+	cursor     chain.Cursor // up to where blocks were announced
+	tipSeen    time.Time    // when the tip last changed
+	getAddrs   map[string]addrCache
+	inbound    time.Time // next trickle to inbound peers of all networks
+	anchors    []wire.KnownAddr
+	local      map[wire.Addr]localAddr
+	tasks      schedule
 
 	group sync.WaitGroup // goroutines of peers
 }
@@ -151,7 +177,7 @@ func New(cfg Config) *Node {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
 	if cfg.Book == nil {
-		cfg.Book = addrbook.New()
+		cfg.Book = addrbook.New(addrbook.Config{})
 	}
 	if cfg.Bans == nil {
 		cfg.Bans, _ = LoadBans("", time.Time{})
@@ -163,6 +189,7 @@ func New(cfg Config) *Node {
 	setDefault(&cfg.MaxRecvBuffer, 5_000_000)
 	setDefault(&cfg.BanTime, 24*time.Hour)
 	setDefault(&cfg.MaxTipAge, 24*time.Hour)
+	setDefault(&cfg.Implicit, PermNoBan|PermRelay|PermMempool)
 	n := &Node{
 		cfg: cfg, net: cfg.Chain.Network(), chain: cfg.Chain, pool: pool{cfg.Chain}, clock: cfg.Clock,
 		log: cfg.Log, book: cfg.Book, bans: cfg.Bans,
@@ -170,17 +197,30 @@ func New(cfg Config) *Node {
 		keys:   [2]uint64{rand.Uint64(), rand.Uint64()},
 		wake:   make(chan struct{}, 1),
 		peers:  map[PeerID]*Peer{}, nonces: map[uint64]bool{},
-		added:    append([]string(nil), cfg.AddNodes...),
-		getAddrs: map[string]addrCache{},
-		local:    map[wire.Addr]localAddr{},
-		orphans:  newOrphanage(),
-		rejects:  newRejectFilter(),
-		txs:      newTxRequests(),
+		getAddrs:   map[string]addrCache{},
+		local:      map[wire.Addr]localAddr{},
+		orphanWork: make(chan struct{}, 1),
 	}
+	for _, name := range cfg.AddNodes {
+		n.added = append(n.added, wanted{name, cfg.V2})
+	}
+	if cfg.I2PKeyFile != "" && cfg.Proxies[wire.NetI2P] != "" {
+		n.i2p = n.newSession(cfg.I2PKeyFile)
+	}
+	n.txs = newTxDownload(n.keys, func(format string, args ...any) { n.debugIn("txpackages", format, args...) })
+	n.upload.most = cfg.MaxUpload
 	n.blocks.init()
 	n.active.Store(!cfg.Inactive)
-	for _, a := range cfg.External {
-		n.local[a.Addr] = localAddr{port: a.Port, score: localManual}
+	if n.cfg.Port == 0 {
+		n.cfg.Port = n.net.Port
+	}
+	for _, list := range []struct {
+		addrs []wire.AddrPort
+		score int
+	}{{cfg.External, localManual}, {cfg.Bound, localBind}, {cfg.Interfaces, localIf}} {
+		for _, a := range list.addrs {
+			n.addLocal(a, list.score)
+		}
 	}
 	return n
 }
@@ -209,7 +249,8 @@ func (n *Node) Run(ctx context.Context) error {
 		loops.Go(func() { n.acceptLoop(ctx, l) })
 	}
 	loops.Go(func() { n.tickLoop(ctx) })
-	loops.Go(func() { n.connectLoop(ctx) })
+	loops.Go(func() { n.orphanLoop(ctx) })
+	n.startCalling(ctx, &loops)
 	<-ctx.Done()
 	n.closeAll()
 	loops.Wait()
@@ -218,13 +259,38 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
+// startCalling starts what makes connections.
+func (n *Node) startCalling(ctx context.Context, loops *sync.WaitGroup) {
+	if n.cfg.DNSSeed {
+		loops.Go(func() { n.seedLoop(ctx) })
+	} else {
+		n.infof("DNS seeding disabled")
+	}
+	loops.Go(func() { n.addedLoop(ctx) })
+	switch {
+	case !n.cfg.ConnectOnly:
+		loops.Go(func() { n.connectLoop(ctx) })
+	case len(n.cfg.Connect) > 0:
+		loops.Go(func() { n.specifiedLoop(ctx) })
+	}
+	if n.i2p != nil {
+		loops.Go(func() { n.i2pLoop(ctx) })
+	}
+}
+
 func (n *Node) closeAll() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
+	if n.i2p != nil {
+		n.i2p.Close()
+	}
+	for _, s := range n.unused {
+		s.Close()
+	}
 	for _, p := range n.peers {
-		if p.typ == BlockRelayOnly && p.handshaken {
-			n.anchors = append(n.anchors, p.addr)
+		if p.typ == BlockRelayOnly && !p.closing {
+			n.anchors = append(n.anchors, wire.KnownAddr{AddrPort: p.addr, Services: n.book.Services(p.addr)})
 		}
 		p.close()
 	}
@@ -274,9 +340,12 @@ func (n *Node) tickLoop(ctx context.Context) {
 }
 
 // debugf writes a line of Core's words to the log that an operator reads to debug.
-func (n *Node) debugf(format string, args ...any) {
+func (n *Node) debugf(format string, args ...any) { n.debugIn("net", format, args...) }
+
+// debugIn is debugf in one of Core's categories.
+func (n *Node) debugIn(category, format string, args ...any) {
 	if n.log.Enabled(context.Background(), slog.LevelDebug) {
-		n.log.Debug(fmt.Sprintf(format, args...), "cat", "net")
+		n.log.Debug(fmt.Sprintf(format, args...), "cat", category)
 	}
 }
 

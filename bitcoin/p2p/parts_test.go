@@ -261,57 +261,6 @@ func TestBitQueue(t *testing.T) {
 	}
 }
 
-func TestOrphansAreOnTheirPeersAccount(t *testing.T) {
-	o := newOrphanage()
-	tx := func(n uint32) *bitcoin.Tx {
-		return &bitcoin.Tx{Version: 2, In: []bitcoin.TxIn{{PrevOut: bitcoin.OutPoint{TxID: bitcoin.Hash{9}, Index: n}}},
-			Out: []bitcoin.TxOut{{Value: 1, Script: make([]byte, 90_000)}}}
-	}
-	honest := tx(1 << 20)
-	honest.Out[0].Script = []byte{0x51}
-	o.add(honest, 1)
-	for i := range uint32(50) {
-		o.add(tx(i), 2)
-	}
-	if !o.has(honest.WTxID()) {
-		t.Error("a flood of one peer displaced another peer's orphan")
-	}
-	if o.weights[2] > 2*maxOrphanWeight {
-		t.Errorf("one peer's orphans weigh %d", o.weights[2])
-	}
-	o.forgetPeer(2)
-	if o.len() != 1 || len(o.spends) != 1 {
-		t.Errorf("%d orphans, %d outpoints left", o.len(), len(o.spends))
-	}
-}
-
-func TestTxRequestsAskOneAtATime(t *testing.T) {
-	r := newTxRequests()
-	a := &Peer{id: 1, preferred: true, services: wire.ServiceWitness}
-	b := &Peer{id: 2, services: wire.ServiceWitness}
-	h := bitcoin.Hash{7}
-	r.announced(b, h, true, true, noon)
-	r.announced(a, h, true, true, noon)
-	if len(r.due(b, noon)) != 0 {
-		t.Error("an inbound peer was asked at once")
-	}
-	if items := r.due(a, noon); len(items) != 1 || items[0].Type != wire.InvWTx {
-		t.Fatalf("asked %v", items)
-	}
-	if len(r.due(b, noon.Add(10*time.Second))) != 0 {
-		t.Error("two peers asked at a time")
-	}
-	after := noon.Add(getDataTimeout)
-	r.due(a, after)
-	if len(r.due(b, after)) != 1 {
-		t.Error("the second peer is not asked when the first does not answer")
-	}
-	r.forgetHash(h)
-	if len(r.byHash) != 0 || len(r.byPeer[1])+len(r.byPeer[2]) != 0 {
-		t.Error("something is left")
-	}
-}
-
 func TestRoundFee(t *testing.T) {
 	if f := roundFee(maxFilter); f < 9_000_000 || f > maxFilter {
 		t.Errorf("filter of who wants nothing is %d", int64(f))
@@ -319,6 +268,19 @@ func TestRoundFee(t *testing.T) {
 	for range 100 {
 		if f := float64(roundFee(1000)); math.Abs(f-1000) > 110 {
 			t.Errorf("1000 became %v", f)
+		}
+	}
+}
+
+func TestNumericAddr(t *testing.T) {
+	for _, row := range []struct{ in, want string }{
+		{"127.1", "127.0.0.1"}, {"127.0.1", "127.0.0.1"}, {"2130706433", "127.0.0.1"}, {"0x7f.1", "127.0.0.1"},
+		{"1.2.3.4", "1.2.3.4"}, {"1.2.65535", "1.2.255.255"}, {"::1", "::1"},
+		{"1.2.65536", ""}, {"256.1", ""}, {"1.2.3.4.5", ""}, {"host", ""}, {"", ""}, {"1_0.1", ""},
+	} {
+		a, ok := numericAddr(row.in)
+		if ok != (row.want != "") || ok && a.String() != row.want {
+			t.Errorf("%q is %v, %v; want %q", row.in, a, ok, row.want)
 		}
 	}
 }

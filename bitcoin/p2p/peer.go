@@ -63,8 +63,6 @@ type Peer struct {
 	closing    bool
 	transport  string // "detecting", "v1", "v2"
 	session    [32]byte
-	lastSend   time.Time
-	lastRecv   time.Time
 	sentPer    MsgCount
 	recvPer    MsgCount
 	misbehaved bool
@@ -84,6 +82,7 @@ type Peer struct {
 	wantsAddrV2  bool
 	preferred    bool // for downloads
 	manyServices bool // all that we want
+	reconcile    reconcileState
 
 	// ping
 	pingNonce  uint64
@@ -220,7 +219,7 @@ func (p *Peer) close() {
 
 // addPeer makes a peer of a connection and starts its goroutines.
 func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.AddrPort, name string,
-	perms Permissions, v2, onion bool) *Peer {
+	perms Permissions, v2, onion bool, bound string) *Peer {
 	now := n.clock.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -234,10 +233,13 @@ func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.
 		raw: &countedConn{Conn: c, n: n}, done: make(chan struct{}), transport: "v1",
 		sentPer: MsgCount{}, recvPer: MsgCount{}, pingMin: math.MaxInt64,
 		known: newRecentSet(50_000), toSend: map[bitcoin.Hash]bool{}, addrStamp: now, addrTokens: 1,
-		lastInvSeq: 1,
+		lastInvSeq: 1, startHeight: -1,
 	}
 	if v2 {
 		p.transport = "detecting"
+	}
+	if bound != "" {
+		p.bindAddr = bound
 	}
 	p.out.cond = sync.NewCond(&p.out.mu)
 	n.nextID++
@@ -263,7 +265,7 @@ func (p *Peer) run(ctx context.Context) {
 	}
 	// The ticker watches the time that the peer takes.
 	if err := p.conn.Handshake(); err != nil {
-		p.n.handshakeFailed(p, err)
+		p.n.handshakeFailed(ctx, p, err)
 		return
 	}
 	p.n.mu.Lock()
@@ -298,6 +300,9 @@ func (p *Peer) writeLoop() {
 		p.out.queue[0] = nil
 		p.out.queue = p.out.queue[1:]
 		p.out.mu.Unlock()
+		if p.n.cfg.CaptureDir != "" {
+			p.capture("msgs_sent.dat", m.Command(), m.Append(nil))
+		}
 		octets, err := p.conn.WriteMessage(m)
 		if !p.conn.V2() { // 24 octets are the frame's
 			p.n.debugf("sending %s (%d bytes) peer=%d", m.Command(), octets-24, p.id)
@@ -307,7 +312,6 @@ func (p *Peer) writeLoop() {
 		p.out.cond.Broadcast()
 		p.out.mu.Unlock()
 		p.n.mu.Lock()
-		p.lastSend = p.n.clock.Now()
 		p.sentPer[m.Command()] += int64(octets)
 		if err != nil {
 			p.close()
@@ -340,7 +344,9 @@ func (p *Peer) readLoop(ctx context.Context) {
 		if !p.waitRoom() {
 			return
 		}
+		p.capture("msgs_recv.dat", f.Command, f.Payload)
 		p.n.handle(ctx, p, f)
+		p.n.retryOrphans(ctx, p)
 		p.n.memory.release(len(f.Payload))
 		p.n.mu.Lock()
 		p.n.sendDue(p)
@@ -355,7 +361,6 @@ func (p *Peer) readLoop(ctx context.Context) {
 func (n *Node) countRecv(p *Peer, name string, octets int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.lastRecv = n.clock.Now()
 	p.recvPer[name] += int64(octets)
 }
 
@@ -374,8 +379,11 @@ func (n *Node) removePeer(p *Peer) {
 	delete(n.peers, p.id)
 	delete(n.nonces, p.nonce)
 	n.releaseBlocks(p)
-	n.txs.forgetPeer(p.id)
-	n.orphans.forgetPeer(p.id)
+	n.txs.requests.forgetPeer(p.id)
+	n.txs.orphans.forgetPeer(p.id)
+	if p.handshaken && p.wtxidRelay {
+		n.txs.wtxidPeers--
+	}
 	if p.preferred {
 		n.blocks.preferred--
 	}

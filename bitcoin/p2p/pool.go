@@ -14,12 +14,13 @@ import (
 // txVerdict is what became of a transaction.
 type txVerdict struct {
 	accepted      bool
-	alreadyKnown  bool  // it was in the pool before
-	missingInputs bool  // it spends what is not known: its parents may come
-	stripped      bool  // it lacks its witness: with it, it may be right
-	anyWitness    bool  // no other witness would help
-	tooCheap      bool  // with a child it may pay enough
-	err           error // why it was not accepted, in Core's words
+	replaced      []*bitcoin.Tx // by it, if it was accepted
+	fault         bool          // ours: it was not judged
+	missingInputs bool          // it spends what is not known: its parents may come
+	stripped      bool          // it lacks its witness: with it, it may be right
+	anyWitness    bool          // no other witness would help
+	tooCheap      bool          // with a child it may pay enough
+	err           error         // why it was not accepted, in Core's words
 }
 
 // poolTx is an unconfirmed transaction.
@@ -34,30 +35,27 @@ type poolTx struct {
 type pool struct{ chain *chain.Chain }
 
 // submit offers a transaction that a peer sent.
-func (p pool) submit(ctx context.Context, tx *bitcoin.Tx) (v txVerdict) {
-	_, err := p.chain.AddTx(ctx, tx, chain.TxOptions{})
+func (p pool) submit(ctx context.Context, tx *bitcoin.Tx) txVerdict {
+	r, err := p.chain.AddTx(ctx, tx, chain.TxOptions{})
 	if err == nil {
-		return txVerdict{accepted: true}
+		return txVerdict{accepted: true, replaced: r.Replaced}
 	}
-	v.err = err
 	var e *mempool.Error
 	if !errors.As(err, &e) {
-		v.alreadyKnown = true // the fault is ours: do not remember it as the transaction's
-		return v
+		return txVerdict{fault: true, err: err}
 	}
-	switch e.Kind {
-	case mempool.MissingInputs:
-		v.missingInputs = true
-	case mempool.Conflict:
-		v.alreadyKnown = true
-	case mempool.WitnessStripped:
-		v.stripped = true
-	case mempool.InputsNotStandard:
-		v.anyWitness = true
-	case mempool.Reconsiderable:
-		v.tooCheap = true
+	return verdictOf(e)
+}
+
+// verdictOf says what a reason to refuse means for relaying.
+func verdictOf(e *mempool.Error) txVerdict {
+	return txVerdict{
+		err:           e,
+		missingInputs: e.Kind == mempool.MissingInputs,
+		stripped:      e.Kind == mempool.WitnessStripped,
+		anyWitness:    e.Kind == mempool.InputsNotStandard,
+		tooCheap:      e.Kind == mempool.Reconsiderable,
 	}
-	return v
 }
 
 // get returns an unconfirmed transaction.
@@ -74,21 +72,16 @@ func (p pool) get(id bitcoin.Hash, wtxid bool) (t poolTx, ok bool) {
 	return t, ok
 }
 
-// has reports whether the pool has a transaction, or one of the last blocks' coins stems from it.
+// has reports whether the pool has a transaction.
 func (p pool) has(id bitcoin.Hash, wtxid bool) bool {
-	if _, ok := p.get(id, wtxid); ok {
-		return true
-	}
-	if wtxid {
-		return false
-	}
-	for i := range uint32(2) {
-		c, err := p.chain.Coin(bitcoin.OutPoint{TxID: id, Index: i}, false)
-		if err == nil && !c.IsSpent() {
-			return true
-		}
-	}
-	return false
+	_, ok := p.get(id, wtxid)
+	return ok
+}
+
+// size returns the number of transactions, and the memory that they take.
+func (p pool) size() (count int, octets int64) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) { count, octets = m.Len(), m.Usage() })
+	return count, octets
 }
 
 // all returns the transactions for which the condition holds, in no order; nil takes all.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 )
 
@@ -52,7 +54,7 @@ func (n *Node) sendDue(p *Peer) {
 		return
 	}
 	items := n.fetchBlocks(p, from)
-	items = append(items, n.txs.due(p, now)...)
+	items = append(items, n.txsDue(p, now)...)
 	for len(items) > 0 {
 		k := min(len(items), 1000)
 		p.push(&wire.GetData{Items: items[:k]})
@@ -66,26 +68,27 @@ func (n *Node) inactive(p *Peer, now time.Time) bool {
 	if now.Sub(p.connected) <= n.cfg.PeerTimeout {
 		return false
 	}
+	received, sent := unixTime(&p.raw.lastRecv), unixTime(&p.raw.lastSend)
 	switch {
 	case p.transport == "detecting":
 		n.debugf("V2 handshake timeout, disconnecting peer=%d", p.id)
 		return true
-	case p.lastRecv.IsZero() || p.lastSend.IsZero():
+	case received.IsZero() || sent.IsZero():
 		missing := ""
-		if p.lastRecv.IsZero() {
+		if received.IsZero() {
 			missing += ", never received from peer"
 		}
-		if p.lastSend.IsZero() {
+		if sent.IsZero() {
 			missing += ", never sent to peer"
 		}
 		n.debugf("socket no message in first %d seconds%s, disconnecting peer=%d",
 			int(n.cfg.PeerTimeout.Seconds()), missing, p.id)
 		return true
-	case now.Sub(p.lastSend) > inactiveTimeout:
-		n.debugf("socket sending timeout: %ds, disconnecting peer=%d", int(now.Sub(p.lastSend).Seconds()), p.id)
+	case now.Sub(sent) > inactiveTimeout:
+		n.debugf("socket sending timeout: %ds, disconnecting peer=%d", int(now.Sub(sent).Seconds()), p.id)
 		return true
-	case now.Sub(p.lastRecv) > inactiveTimeout:
-		n.debugf("socket receive timeout: %ds, disconnecting peer=%d", int(now.Sub(p.lastRecv).Seconds()), p.id)
+	case now.Sub(received) > inactiveTimeout:
+		n.debugf("socket receive timeout: %ds, disconnecting peer=%d", int(now.Sub(received).Seconds()), p.id)
 		return true
 	case !p.handshaken:
 		n.debugf("version handshake timeout, disconnecting peer=%d", p.id)
@@ -215,7 +218,11 @@ func (n *Node) followChain(ctx context.Context) {
 	n.mu.Lock()
 	cursor := n.cursor
 	n.mu.Unlock()
-	tip := n.chain.Tip()
+	if n.chain.Tip().Hash == cursor.Hash {
+		return
+	}
+	// In the middle of a reorganization the tip is where no peer needs to know of it.
+	tip := n.settledTip()
 	if tip.Hash == cursor.Hash {
 		return
 	}
@@ -236,13 +243,14 @@ func (n *Node) followChain(ctx context.Context) {
 	defer n.mu.Unlock()
 	n.cursor = chain.Cursor{Hash: tip.Hash, Height: tip.Height}
 	n.tipSeen = n.clock.Now()
-	n.rejects.reset()
+	if !n.initialDownload() {
+		n.txs.tipChanged()
+	}
+	if fork.Hash != cursor.Hash {
+		n.txs.confirmed.reset() // what is not confirmed any more has to be relayed again
+	}
 	for _, b := range blocks {
-		if k := n.orphans.forBlock(b); k > 0 {
-			n.log.Debug("Erased "+itoa(int64(k))+" orphan transaction(s) included or conflicted by block",
-				"cat", "txpackages")
-		}
-		n.txs.forgetBlock(b)
+		n.txs.confirm(b)
 		n.judged(b.Hash(), nil)
 	}
 	for i := 0; i < len(fresh) && n.blocks.stalling > stallingTimeout; i++ {
@@ -258,6 +266,14 @@ func (n *Node) followChain(ctx context.Context) {
 			p.announceHeaders = append(p.announceHeaders, e.Hash)
 		}
 	}
+}
+
+// settledTip returns the tip once the mempool fits it: no reorganization is under way.
+func (n *Node) settledTip() (tip chain.Entry) {
+	var hash bitcoin.Hash
+	n.chain.Mempool(func(_ *mempool.Pool, at *consensus.State) { hash = at.Hash })
+	tip, _ = n.chain.Lookup(hash)
+	return tip
 }
 
 // feeFilterDue tells the peer below which fee we take no transactions, rounded so that the exact value does

@@ -21,12 +21,6 @@ type recentBlock struct {
 	compact *wire.CmpctBlock
 }
 
-// uploadCycle counts what was served within a day.
-type uploadCycle struct {
-	start  time.Time
-	octets int64
-}
-
 // block returns a block that may be served.
 func (n *Node) block(hash bitcoin.Hash) *bitcoin.Block {
 	n.mu.Lock()
@@ -150,7 +144,6 @@ func (n *Node) serveBlock(p *Peer, item wire.Inventory) {
 	n.sendBlock(p, item, b, n.canDirectFetch() && tip.Height-e.Height <= maxCompactDepth)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.upload.octets += int64(b.Size())
 	if item.Hash == p.continueHash {
 		// The last one that getblocks told of: say what is at the tip, so that the peer asks on.
 		p.push(&wire.Inv{Items: []wire.Inventory{{Type: wire.InvBlock, Hash: tip.Hash}}})
@@ -209,21 +202,14 @@ func (n *Node) sendFiltered(p *Peer, b *bitcoin.Block) {
 
 // overUpload reports whether an old block may not be sent any more today; with mu held.
 func (n *Node) overUpload(p *Peer, blockTime uint32, item wire.Inventory) bool {
-	if n.cfg.MaxUpload == 0 || p.perms.Has(PermDownload) {
+	if p.perms.Has(PermDownload) {
 		return false
 	}
-	now := n.clock.Now()
-	if now.Sub(n.upload.start) > 24*time.Hour {
-		n.upload = uploadCycle{start: now}
+	if !n.upload.reached(true, n.clock.Now()) {
+		return false
 	}
 	old := unix(n.chain.BestHeader().Header.Time).Sub(unix(blockTime)) > historicalAge
-	if !old && item.Type != wire.InvFilteredBlock {
-		return false
-	}
-	// Keep enough for the new blocks of the rest of the day.
-	left := 24*time.Hour - now.Sub(n.upload.start)
-	reserve := int64(left/n.net.TargetSpacing) * 4_000_000
-	return n.upload.octets >= n.cfg.MaxUpload-reserve
+	return old || item.Type == wire.InvFilteredBlock
 }
 
 // onGetBlockTxn sends the transactions of a block that a compact block left open.
@@ -261,6 +247,13 @@ func (n *Node) onMemPool(p *Peer) {
 	if !n.services(p).Has(wire.ServiceBloom) && !p.perms.Has(PermMempool) {
 		if !p.perms.Has(PermNoBan) {
 			n.debugf("mempool request with bloom filters disabled, disconnecting peer=%d", p.id)
+			p.close()
+		}
+		return
+	}
+	if n.upload.reached(false, n.clock.Now()) && !p.perms.Has(PermMempool) {
+		if !p.perms.Has(PermNoBan) {
+			n.debugf("mempool request with bandwidth limit reached, disconnecting peer=%d", p.id)
 			p.close()
 		}
 		return

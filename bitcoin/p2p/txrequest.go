@@ -2,144 +2,212 @@ package p2p
 
 import (
 	"cmp"
+	"container/heap"
+	"encoding/binary"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
-	"github.com/tallypost/tallypost/bitcoin/wire"
 )
+
+// offerState is how far an offer has come:
+//
+//	delayed -> ready <-> best -> asked -> done
+//
+// Of the offers of one transaction at most one is best or asked. Once all are done, they are forgotten.
+type offerState uint8
 
 const (
-	maxAnnounced     = 5000 // transactions that one peer may have announced and not given
-	maxAsked         = 100  // that are asked of one peer before it has to wait
-	nonPreferredWait = 2 * time.Second
-	txidWait         = 2 * time.Second
-	overloadWait     = 2 * time.Second
-	getDataTimeout   = time.Minute
+	offerDelayed offerState = iota // its time has not come
+	offerReady
+	offerBest // the one to ask now
+	offerAsked
+	offerDone // answered, or not in time
 )
-
-func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // txOffer is a transaction that one peer has announced.
 type txOffer struct {
-	peer      *Peer
+	hash      bitcoin.Hash
+	peer      PeerID
 	wtxid     bool
 	preferred bool
-	ready     time.Time // not to be asked before
-	expires   time.Time // if asked
-	asked     bool
+	rank      uint64    // among those that are or are not preferred; no peer can foresee it
+	when      time.Time // until when it is delayed or asked
 	order     uint64
+	state     offerState
+	at        int // in txRequests.times, -1 if not there
 }
 
-// txRequests decides of whom to ask which transaction when: one peer at a time for each, outbound peers
-// first, the next when one does not answer (Bitcoin Core txrequest.h). It has no lock: Node.mu guards it.
+// better reports whether o is to be asked before q.
+func (o *txOffer) better(q *txOffer) bool {
+	if o.preferred != q.preferred {
+		return o.preferred
+	}
+	return o.rank > q.rank
+}
+
+// peerOffers are the offers of one peer.
+type peerOffers struct {
+	all   map[bitcoin.Hash]*txOffer
+	best  map[*txOffer]bool
+	asked int
+}
+
+// txRequests decides of whom to ask which transaction when: one peer at a time for each, preferred ones
+// first, the next when one does not answer. Whoever announces first gains nothing by it, and who does not
+// answer can do so once for each transaction (Bitcoin Core txrequest.h). It has no lock: Node.mu guards it.
+// Each operation takes time that grows with the logarithm of the offers, and with the peers that offer a
+// transaction.
 type txRequests struct {
+	key    [2]uint64
 	byHash map[bitcoin.Hash][]*txOffer
-	byPeer map[PeerID]map[bitcoin.Hash]*txOffer
+	byPeer map[PeerID]*peerOffers
+	times  offerHeap // of those that are delayed or asked
 	next   uint64
 }
 
-func newTxRequests() *txRequests {
-	return &txRequests{byHash: map[bitcoin.Hash][]*txOffer{},
-		byPeer: map[PeerID]map[bitcoin.Hash]*txOffer{}}
+func newTxRequests(key [2]uint64) *txRequests {
+	return &txRequests{key: key, byHash: map[bitcoin.Hash][]*txOffer{}, byPeer: map[PeerID]*peerOffers{}}
 }
 
-// announced notes that a peer has a transaction. slowTxid says that others may announce it by wtxid.
-func (r *txRequests) announced(p *Peer, hash bitcoin.Hash, wtxid, slowTxid bool, now time.Time) {
-	mine := r.byPeer[p.id]
-	if mine == nil {
-		mine = map[bitcoin.Hash]*txOffer{}
-		r.byPeer[p.id] = mine
+// count returns the offers of a peer, and how many are asked.
+func (r *txRequests) count(id PeerID) (all, asked int) {
+	if p := r.byPeer[id]; p != nil {
+		return len(p.all), p.asked
 	}
-	if mine[hash] != nil || len(mine) >= maxAnnounced && !p.perms.Has(PermRelay) {
+	return 0, 0
+}
+
+// add notes that a peer has a transaction, and is not to be asked for it before a time.
+func (r *txRequests) add(id PeerID, hash bitcoin.Hash, wtxid, preferred bool, ready time.Time) {
+	p := r.byPeer[id]
+	if p == nil {
+		p = &peerOffers{all: map[bitcoin.Hash]*txOffer{}, best: map[*txOffer]bool{}}
+		r.byPeer[id] = p
+	}
+	if p.all[hash] != nil {
 		return
 	}
-	o := &txOffer{peer: p, wtxid: wtxid, preferred: p.preferred, ready: now, order: r.next}
+	o := &txOffer{hash: hash, peer: id, wtxid: wtxid, preferred: preferred, when: ready, order: r.next}
+	o.rank = bitcoin.SipHash(r.key[0], r.key[1], binary.LittleEndian.AppendUint64(hash[:], uint64(id)))
 	r.next++
-	if !o.preferred {
-		o.ready = o.ready.Add(nonPreferredWait)
-	}
-	if !wtxid && slowTxid {
-		o.ready = o.ready.Add(txidWait)
-	}
-	asked := 0
-	for _, other := range mine {
-		if other.asked {
-			asked++
-		}
-	}
-	if asked >= maxAsked && !p.perms.Has(PermRelay) {
-		o.ready = o.ready.Add(overloadWait)
-	}
-	mine[hash] = o
+	p.all[hash] = o
 	r.byHash[hash] = append(r.byHash[hash], o)
+	heap.Push(&r.times, o)
 }
 
-// due returns what to ask of a peer now.
-func (r *txRequests) due(p *Peer, now time.Time) (items []wire.Inventory) {
-	type item struct {
-		hash  bitcoin.Hash
-		order uint64
+// set moves an offer to another state and keeps what is counted.
+func (r *txRequests) set(o *txOffer, state offerState) {
+	p := r.byPeer[o.peer]
+	switch o.state {
+	case offerBest:
+		delete(p.best, o)
+	case offerAsked:
+		p.asked--
 	}
-	var list []item
-	for hash, o := range r.byPeer[p.id] {
-		if o.asked && !now.Before(o.expires) {
-			r.answered(p.id, hash)
+	if o.at >= 0 && (o.state == offerDelayed || o.state == offerAsked) {
+		heap.Remove(&r.times, o.at)
+	}
+	o.state = state
+	switch state {
+	case offerBest:
+		p.best[o] = true
+	case offerAsked:
+		p.asked++
+		heap.Push(&r.times, o)
+	}
+}
+
+// choose makes the best of what is ready for a transaction the one to ask, unless one is asked.
+func (r *txRequests) choose(hash bitcoin.Hash) {
+	var best, now *txOffer
+	for _, o := range r.byHash[hash] {
+		switch o.state {
+		case offerAsked:
+			return
+		case offerBest:
+			now = o
+			fallthrough
+		case offerReady:
+			if best == nil || o.better(best) {
+				best = o
+			}
+		}
+	}
+	if best == now {
+		return
+	}
+	if now != nil {
+		r.set(now, offerReady)
+	}
+	r.set(best, offerBest)
+}
+
+// advance makes ready whose time has come, and gives up on who did not answer in time; it returns those.
+func (r *txRequests) advance(now time.Time) (late []*txOffer) {
+	for len(r.times) > 0 && !r.times[0].when.After(now) {
+		o := r.times[0]
+		if o.state == offerAsked {
+			late = append(late, o)
+			r.finish(o)
 			continue
 		}
-		if !o.asked && !o.ready.After(now) && r.chosen(hash, now) == o {
-			list = append(list, item{hash, o.order})
-		}
+		r.set(o, offerReady)
+		r.choose(o.hash)
 	}
-	slices.SortFunc(list, func(a, b item) int { return cmp.Compare(a.order, b.order) })
-	for _, it := range list {
-		o := r.byPeer[p.id][it.hash]
-		o.asked, o.expires = true, now.Add(getDataTimeout)
-		t := wire.InvWitnessTx
-		if o.wtxid {
-			t = wire.InvWTx
-		} else if !p.services.Has(wire.ServiceWitness) {
-			t = wire.InvTx
-		}
-		items = append(items, wire.Inventory{Type: t, Hash: it.hash})
-	}
-	return items
+	return late
 }
 
-// chosen returns who is to be asked for a transaction: nobody while an answer is due.
-func (r *txRequests) chosen(hash bitcoin.Hash, now time.Time) *txOffer {
-	var best *txOffer
-	for _, o := range r.byHash[hash] {
-		switch {
-		case o.asked && now.Before(o.expires):
-			return nil
-		case o.asked || o.ready.After(now):
-		case best == nil, o.preferred && !best.preferred:
-			best = o
-		}
+// due returns what to ask of a peer now, in the order in which it was announced.
+func (r *txRequests) due(id PeerID) (list []*txOffer) {
+	p := r.byPeer[id]
+	if p == nil || len(p.best) == 0 {
+		return nil
 	}
-	return best
+	for o := range p.best {
+		list = append(list, o)
+	}
+	slices.SortFunc(list, func(a, b *txOffer) int { return cmp.Compare(a.order, b.order) })
+	return list
+}
+
+// ask notes that a peer is asked for what due returned, and until when it may answer.
+func (r *txRequests) ask(o *txOffer, until time.Time) {
+	o.when = until
+	r.set(o, offerAsked)
 }
 
 // answered notes that a peer gave a transaction, or has it not.
 func (r *txRequests) answered(id PeerID, hash bitcoin.Hash) {
-	o := r.byPeer[id][hash]
-	if o == nil {
-		return
-	}
-	delete(r.byPeer[id], hash)
-	list := slices.DeleteFunc(r.byHash[hash], func(x *txOffer) bool { return x == o })
-	if len(list) == 0 {
-		delete(r.byHash, hash)
-	} else {
-		r.byHash[hash] = list
+	if p := r.byPeer[id]; p != nil && p.all[hash] != nil {
+		r.finish(p.all[hash])
 	}
 }
 
+// finish is done with an offer. It is kept while others may follow, so that the peer is not asked again.
+func (r *txRequests) finish(o *txOffer) {
+	if o.state != offerDone {
+		r.set(o, offerDone)
+	}
+	for _, other := range r.byHash[o.hash] {
+		if other.state != offerDone {
+			r.choose(o.hash)
+			return
+		}
+	}
+	r.forgetHash(o.hash)
+}
+
+// forgetHash forgets all offers of a transaction.
 func (r *txRequests) forgetHash(hash bitcoin.Hash) {
 	for _, o := range r.byHash[hash] {
-		delete(r.byPeer[o.peer.id], hash)
+		if o.state != offerDone {
+			r.set(o, offerDone)
+		}
+		p := r.byPeer[o.peer]
+		if delete(p.all, hash); len(p.all) == 0 {
+			delete(r.byPeer, o.peer)
+		}
 	}
 	delete(r.byHash, hash)
 }
@@ -149,189 +217,55 @@ func (r *txRequests) forgetTx(tx *bitcoin.Tx) {
 	r.forgetHash(tx.WTxID())
 }
 
-func (r *txRequests) forgetBlock(b *bitcoin.Block) {
-	for i := range b.Txs {
-		r.forgetTx(&b.Txs[i])
-	}
-}
-
+// forgetPeer forgets all offers of a peer; others are asked in its place.
 func (r *txRequests) forgetPeer(id PeerID) {
-	for hash := range r.byPeer[id] {
-		r.answered(id, hash)
+	p := r.byPeer[id]
+	if p == nil {
+		return
+	}
+	for hash, o := range p.all {
+		r.finish(o)
+		list := slices.DeleteFunc(r.byHash[hash], func(x *txOffer) bool { return x == o })
+		if len(list) == 0 {
+			delete(r.byHash, hash)
+		} else {
+			r.byHash[hash] = list
+		}
 	}
 	delete(r.byPeer, id)
 }
 
-const (
-	maxOrphanWeight  = 404_000 // of one peer
-	maxOrphans       = 3000    // announcements, of all peers
-	maxOrphansPerTx  = 100     // that one transaction makes us look at
-	maxOneOrphanSize = 400_000 // weight
-)
-
-// orphan is a transaction whose parents are not known, and who told us of it.
-type orphan struct {
-	tx    *bitcoin.Tx
-	peers map[PeerID]bool
-	first PeerID
-	order uint64
-}
-
-// orphanage keeps orphans, each peer on its own account: the peer that takes most makes room (Bitcoin Core
-// node/txorphanage.cpp). It has no lock: Node.mu guards it.
-type orphanage struct {
-	byID    map[bitcoin.Hash]*orphan // by wtxid
-	spends  map[bitcoin.OutPoint]map[*orphan]bool
-	weights map[PeerID]int
-	counts  map[PeerID]int
-	total   int // announcements
-	next    uint64
-}
-
-func newOrphanage() *orphanage {
-	return &orphanage{byID: map[bitcoin.Hash]*orphan{}, weights: map[PeerID]int{},
-		counts: map[PeerID]int{}, spends: map[bitcoin.OutPoint]map[*orphan]bool{}}
-}
-
-func (o *orphanage) len() int { return len(o.byID) }
-
-func (o *orphanage) has(wtxid bitcoin.Hash) bool { return o.byID[wtxid] != nil }
-
-// add keeps an orphan; kept is false where it is too large or was there.
-func (o *orphanage) add(tx *bitcoin.Tx, from PeerID) (kept bool) {
-	if tx.Weight() > maxOneOrphanSize {
-		return false
-	}
-	if o.has(tx.WTxID()) {
-		o.addAnnouncer(tx.WTxID(), from)
-		return false
-	}
-	e := &orphan{tx: tx, peers: map[PeerID]bool{}, first: from, order: o.next}
-	o.next++
-	o.byID[tx.WTxID()] = e
-	for i := range tx.In {
-		out := tx.In[i].PrevOut
-		if o.spends[out] == nil {
-			o.spends[out] = map[*orphan]bool{}
-		}
-		o.spends[out][e] = true
-	}
-	o.addAnnouncer(tx.WTxID(), from)
-	o.trim()
-	return o.has(tx.WTxID())
-}
-
-// addAnnouncer notes that another peer has an orphan too.
-func (o *orphanage) addAnnouncer(wtxid bitcoin.Hash, id PeerID) {
-	e := o.byID[wtxid]
-	if e == nil || e.peers[id] {
-		return
-	}
-	e.peers[id] = true
-	o.weights[id] += e.tx.Weight()
-	o.counts[id]++
-	o.total++
-}
-
-// trim makes room at the expense of the peer that takes most of its share, its oldest orphans first.
-func (o *orphanage) trim() {
-	for {
-		var worst PeerID
-		score := 0.0
-		share := max(1, maxOrphans/max(1, len(o.counts)))
-		for id, c := range o.counts {
-			s := max(float64(c)/float64(share), float64(o.weights[id])/maxOrphanWeight)
-			if s > score || s == score && id < worst {
-				worst, score = id, s
-			}
-		}
-		sum := 0
-		for _, w := range o.weights {
-			sum += w
-		}
-		if o.total <= maxOrphans && sum <= maxOrphanWeight*max(1, len(o.counts)) {
-			return
-		}
-		var oldest *orphan
-		for _, e := range o.byID {
-			if e.peers[worst] && (oldest == nil || e.order < oldest.order) {
-				oldest = e
-			}
-		}
-		o.leave(oldest, worst)
-	}
-}
-
-// leave takes a peer off an orphan, and the orphan away once it has none.
-func (o *orphanage) leave(e *orphan, id PeerID) {
-	if !e.peers[id] {
-		return
-	}
-	delete(e.peers, id)
-	o.weights[id] -= e.tx.Weight()
-	o.counts[id]--
-	o.total--
-	if o.counts[id] == 0 {
-		delete(o.counts, id)
-		delete(o.weights, id)
-	}
-	if len(e.peers) == 0 {
-		o.erase(e)
-	}
-}
-
-func (o *orphanage) erase(e *orphan) {
-	delete(o.byID, e.tx.WTxID())
-	for i := range e.tx.In {
-		out := e.tx.In[i].PrevOut
-		delete(o.spends[out], e)
-		if len(o.spends[out]) == 0 {
-			delete(o.spends, out)
+// candidates returns the peers that have a transaction and can still be asked for it.
+func (r *txRequests) candidates(hash bitcoin.Hash) (list []PeerID) {
+	for _, o := range r.byHash[hash] {
+		if o.state != offerDone {
+			list = append(list, o.peer)
 		}
 	}
-}
-
-func (o *orphanage) remove(wtxid bitcoin.Hash) {
-	e := o.byID[wtxid]
-	if e == nil {
-		return
-	}
-	for id := range e.peers {
-		o.leave(e, id)
-	}
-}
-
-func (o *orphanage) forgetPeer(id PeerID) {
-	for _, e := range o.byID {
-		o.leave(e, id)
-	}
-}
-
-// children returns the orphans that spend a transaction, the oldest first.
-func (o *orphanage) children(tx *bitcoin.Tx) []*orphan {
-	found := map[*orphan]bool{}
-	for i := range tx.Out {
-		for e := range o.spends[bitcoin.OutPoint{TxID: tx.TxID(), Index: uint32(i)}] {
-			found[e] = true
-		}
-	}
-	list := make([]*orphan, 0, len(found))
-	for e := range found {
-		list = append(list, e)
-	}
-	slices.SortFunc(list, func(a, b *orphan) int { return cmp.Compare(a.order, b.order) })
 	return list
 }
 
-// forBlock takes away the orphans that a block has, or that spend what it spends, and returns how many.
-func (o *orphanage) forBlock(b *bitcoin.Block) (count int) {
-	for i := range b.Txs {
-		for j := range b.Txs[i].In {
-			for e := range o.spends[b.Txs[i].In[j].PrevOut] {
-				o.remove(e.tx.WTxID())
-				count++
-			}
-		}
-	}
-	return count
+// offerHeap has the offer whose time comes first at its top.
+type offerHeap []*txOffer
+
+func (h offerHeap) Len() int           { return len(h) }
+func (h offerHeap) Less(i, j int) bool { return h[i].when.Before(h[j].when) }
+func (h offerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+func (h *offerHeap) Push(x any) {
+	o := x.(*txOffer)
+	o.at = len(*h)
+	*h = append(*h, o)
+}
+
+func (h *offerHeap) Pop() any {
+	old := *h
+	o := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	o.at = -1
+	return o
 }

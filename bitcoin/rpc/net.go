@@ -23,9 +23,9 @@ func peerID(n int64) p2p.PeerID { return p2p.PeerID(n) }
 func (a *API) netMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
 		{Category: "network", Name: "getpeerinfo", Run: run(a.getPeerInfo),
-			Doc: "Returns data about each connected network peer as a json array of objects."},
+			Doc: peerInfoHelp},
 		{Category: "network", Name: "getnetworkinfo", Run: run(a.getNetworkInfo),
-			Doc: "Returns an object containing various state info regarding P2P networking."},
+			Doc: networkInfoHelp},
 		{Category: "network", Name: "getconnectioncount", Run: run(func(call) (any, error) {
 			in, out := a.p2p.Counts()
 			return in + out, nil
@@ -144,6 +144,9 @@ func peerJSON(p *p2p.PeerInfo) object {
 	if p.V2 {
 		session = hex.EncodeToString(p.Session[:])
 	}
+	if p.System != 0 {
+		o.Set("mapped_as", int64(p.System))
+	}
 	return append(o, object{{"version", int64(p.Version)}, {"subver", p.UserAgent},
 		{"inbound", p.Type == p2p.Inbound}, {"bip152_hb_to", p.HighBandwidthTo},
 		{"bip152_hb_from", p.HighBandwidthFrom}, {"startingheight", int64(p.StartHeight)},
@@ -183,7 +186,7 @@ func (a *API) getNetworkInfo(call) (any, error) {
 		proxy := a.p2p.Proxy(n)
 		reachable := a.p2p.Reachable(n)
 		networks = append(networks, object{{"name", n.String()}, {"limited", !reachable},
-			{"reachable", reachable}, {"proxy", proxy}, {"proxy_randomize_credentials", proxy != ""}})
+			{"reachable", reachable}, {"proxy", proxy}, {"proxy_randomize_credentials", a.p2p.Isolates(n)}})
 	}
 	locals := []any{}
 	for ap, score := range a.p2p.Locals() {
@@ -220,10 +223,12 @@ func (a *API) timeOffset() int64 {
 
 func (a *API) getNetTotals(call) (any, error) {
 	received, sent := a.p2p.Totals()
+	u := a.p2p.UploadTarget()
 	return object{{"totalbytesrecv", received}, {"totalbytessent", sent},
-		{"timemillis", a.now().UnixMilli()}, {"uploadtarget", object{{"timeframe", 86400},
-			{"target", int64(0)}, {"target_reached", false}, {"serve_historical_blocks", true},
-			{"bytes_left_in_cycle", int64(0)}, {"time_left_in_cycle", int64(0)}}}}, nil
+		{"timemillis", a.now().UnixMilli()}, {"uploadtarget", object{
+			{"timeframe", int64(u.Frame / time.Second)}, {"target", u.Target}, {"target_reached", u.Reached},
+			{"serve_historical_blocks", u.ServesOld}, {"bytes_left_in_cycle", u.OctetsLeft},
+			{"time_left_in_cycle", int64(u.TimeLeft / time.Second)}}}}, nil
 }
 
 func (a *API) addNode(ctx context.Context, c call) (any, error) {
@@ -240,7 +245,7 @@ func (a *API) addNode(ctx context.Context, c call) (any, error) {
 	case "onetry":
 		a.p2p.TryNode(ctx, name, v2)
 	case "add":
-		if a.p2p.AddNode(name) != nil {
+		if a.p2p.AddNode(name, v2) != nil {
 			return nil, fail(jsonrpc.NodeAlreadyAdded, "Error: Node already added")
 		}
 	case "remove":
@@ -388,9 +393,17 @@ func (a *API) getRawAddrman(call) (any, error) {
 		table := object{}
 		for _, p := range a.p2p.Book().Table(tried) {
 			e := &p.Entry
-			table.Set(fmt.Sprintf("%d/%d", p.Bucket, p.Position), object{{"address", e.Addr.String()},
-				{"port", int(e.Port)}, {"network", e.Net.String()}, {"services", uint64(e.Services)},
-				{"time", e.Time}, {"source", e.Source.String()}, {"source_network", e.Source.Net.String()}})
+			o := object{{"address", e.Addr.String()}}
+			if system := a.p2p.Book().System(e.Addr); system != 0 {
+				o.Set("mapped_as", int64(system))
+			}
+			o = append(o, object{{"port", int(e.Port)}, {"network", e.Net.String()},
+				{"services", uint64(e.Services)}, {"time", e.Time}, {"source", e.Source.String()},
+				{"source_network", e.Source.Net.String()}}...)
+			if system := a.p2p.Book().System(e.Source); system != 0 {
+				o.Set("source_mapped_as", int64(system))
+			}
+			table.Set(fmt.Sprintf("%d/%d", p.Bucket, p.Position), o)
 		}
 		name := "new"
 		if tried {

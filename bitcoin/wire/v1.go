@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -78,7 +77,7 @@ func parseV1Header(b *[v1HeaderSize]byte, magic [4]byte) (h v1Header, err error)
 	return h, nil
 }
 
-// name returns the command up to its first zero, with what a log should not see made visible.
+// name returns the command up to its first zero, without what harms a log.
 func (h *v1Header) name() string { return printable(h.command[:]) }
 
 // check returns what is wrong with the payload, or the command; the order is Core's.
@@ -125,13 +124,14 @@ var commandNames = func() map[string]string {
 	return names
 }()
 
-// printable returns octets as text, unless they are none.
+// printable returns octets up to the first zero as text, without what harms a log (Core's SanitizeString).
 func printable(b []byte) string {
 	s, _, _ := strings.Cut(string(b), "\x00")
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return "0x" + hex.EncodeToString([]byte(s))
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' ||
+			strings.ContainsRune(" .,;-_/:?@()", r) {
+			return r
 		}
-	}
-	return s
+		return -1
+	}, s)
 }

@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/miner"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
+	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
@@ -45,6 +44,8 @@ type Config struct {
 
 	P2P     p2p.Config // but for what the node has made itself
 	Binds   []Bind
+	Book    addrbook.Config
+	Notes   []string // of Book, for the log before the addresses are read
 	RPC     jsonrpc.Config
 	RPCOn   bool
 	RPCBind []netip.AddrPort
@@ -61,7 +62,6 @@ type Config struct {
 	Workers     int
 	MockTime    int64
 	Deprecated  []string
-	TestAddrman bool
 	Storage     Storage
 	// PersistMempool keeps the mempool over a restart, PlainMempool in the form of before Core 28.
 	PersistMempool bool
@@ -96,24 +96,7 @@ func interact(o *options.Options) {
 				because, name, value))
 		}
 	}
-	if len(o.List("bind")) > 0 {
-		imply("-bind set", "listen", "1")
-	}
-	if len(o.List("whitebind")) > 0 {
-		imply("-whitebind set", "listen", "1")
-	}
-	if len(o.List("connect")) > 0 || o.Negated("connect") || o.Int("maxconnections", 125) <= 0 {
-		imply("-connect or -maxconnections=0 set", "dnsseed", "0")
-		imply("-connect or -maxconnections=0 set", "listen", "0")
-	}
-	if p := o.String("proxy", ""); p != "" && p != "0" {
-		imply("-proxy set", "listen", "0")
-		imply("-proxy set", "discover", "0")
-	}
-	if !o.Bool("listen", true) {
-		imply("-listen=0", "discover", "0")
-		imply("-listen=0", "listenonion", "0")
-	}
+	interactNetwork(o, imply)
 	if o.Bool("blocksonly", false) {
 		imply("-blocksonly=1", "whitelistrelay", "0")
 		imply("-blocksonly=1", "maxmempool", "5")
@@ -208,7 +191,7 @@ func (c *Config) chain(o *options.Options) error {
 	c.Workers = int(max(o.Int("par", 0), 0))
 	c.Deprecated = o.List("deprecatedrpc")
 	c.MockTime = o.Int("mocktime", 0)
-	c.TestAddrman = slices.Contains(o.List("test"), "addrman")
+	c.Book.Fixed = slices.Contains(o.List("test"), "addrman")
 	if slices.Contains(o.List("test"), "bip94") && c.Network.Name == "regtest" {
 		c.Network.EnforceBIP94 = true
 	}
@@ -288,7 +271,7 @@ func (c *Config) peers(o *options.Options) error {
 		p.Connect = list
 	}
 	p.AddNodes, p.Seeds = o.List("addnode"), o.List("seednode")
-	p.DNSSeed = o.Bool("dnsseed", true) && o.Bool("dns", true) || o.Bool("forcednsseed", false)
+	p.DNSSeed, p.ForceDNSSeed = o.Bool("dnsseed", true), o.Bool("forcednsseed", false)
 	p.NoListen = !o.Bool("listen", true)
 	p.MaxConnections = int(o.Int("maxconnections", 125))
 	p.PeerTimeout = time.Duration(o.Int("peertimeout", 60)) * time.Second
@@ -301,6 +284,21 @@ func (c *Config) peers(o *options.Options) error {
 	p.BlocksOnly = o.Bool("blocksonly", false) || c.Storage.HeadersOnly
 	p.PeerBloom = o.Bool("peerbloomfilters", false)
 	p.V2 = o.Bool("v2transport", true)
+	if !o.Bool("whitelistrelay", true) {
+		p.Implicit = p2p.PermNoBan | p2p.PermMempool
+	}
+	if o.Bool("whitelistforcerelay", false) {
+		p.Implicit = p2p.PermNoBan | p2p.PermMempool | p2p.PermForceRelay
+	}
+	target, ok := parseByteUnits(o.String("maxuploadtarget", "0"), 'M')
+	if !ok {
+		return fmt.Errorf("Unable to parse -maxuploadtarget: '%s'", o.String("maxuploadtarget", ""))
+	}
+	p.MaxUpload = target
+	p.Reconcile = o.Bool("txreconciliation", false)
+	if o.Bool("capturemessages", false) {
+		p.CaptureDir = filepath.Join(c.DataDir, "message_capture")
+	}
 	p.BanTime = time.Duration(o.Int("bantime", 24*3600)) * time.Second
 	p.Inactive = !o.Bool("networkactive", true)
 	p.MaxTipAge = c.MaxTipAge
@@ -355,127 +353,6 @@ func (c *Config) userAgent(o *options.Options) error {
 	}
 	c.P2P.UserAgent = agent
 	return nil
-}
-
-// networks reads which networks are reached, and by which proxies.
-func (c *Config) networks(o *options.Options) error {
-	p := &c.P2P
-	for _, s := range o.List("onlynet") {
-		n, ok := netByName(s)
-		if !ok {
-			return fmt.Errorf("Unknown network specified in -onlynet: '%s'", s)
-		}
-		p.OnlyNets = append(p.OnlyNets, n)
-	}
-	p.CJDNS = o.Bool("cjdnsreachable", false)
-	p.Proxies = map[wire.Net]string{}
-	if s := o.String("proxy", ""); s != "" && s != "0" {
-		at, err := proxyAddr(s)
-		if err != nil {
-			return fmt.Errorf("Invalid -proxy address or hostname: '%s'", s)
-		}
-		for _, n := range []wire.Net{wire.NetIPv4, wire.NetIPv6, wire.NetTorV3, wire.NetCJDNS} {
-			p.Proxies[n] = at
-		}
-		p.NameProxy = at
-	}
-	if s := o.String("onion", ""); s != "" && s != "0" {
-		at, err := proxyAddr(s)
-		if err != nil {
-			return fmt.Errorf("Invalid -onion address or hostname: '%s'", s)
-		}
-		p.Proxies[wire.NetTorV3] = at
-	} else if s == "0" {
-		delete(p.Proxies, wire.NetTorV3)
-	}
-	for _, s := range o.List("externalip") {
-		host, port := s, c.port(o)
-		if h, ps, err := net.SplitHostPort(s); err == nil {
-			host = h
-			n, _ := strconv.ParseUint(ps, 10, 16)
-			port = uint16(n)
-		}
-		a, err := wire.ParseAddr(host)
-		if err != nil {
-			return fmt.Errorf("Cannot resolve -externalip address: '%s'", s)
-		}
-		p.External = append(p.External, wire.AddrPort{Addr: a, Port: port})
-	}
-	return nil
-}
-
-func netByName(s string) (wire.Net, bool) {
-	for _, n := range []wire.Net{wire.NetIPv4, wire.NetIPv6, wire.NetTorV3, wire.NetI2P, wire.NetCJDNS} {
-		if n.String() == strings.ToLower(s) || strings.ToLower(s) == "tor" && n == wire.NetTorV3 {
-			return n, true
-		}
-	}
-	return 0, false
-}
-
-func proxyAddr(s string) (string, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		host, port = s, "9050"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
-		return "", errors.New("invalid port")
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
-func (c *Config) port(o *options.Options) uint16 {
-	return uint16(o.Int("port", int64(c.Network.Port)))
-}
-
-// binds reads where to listen for peers.
-func (c *Config) binds(o *options.Options) error {
-	if p := o.Int("port", int64(c.Network.Port)); p < 1 || p > math.MaxUint16 {
-		return fmt.Errorf("Invalid port specified in -port: '%s'", o.String("port", ""))
-	}
-	if !o.Bool("listen", true) {
-		return nil
-	}
-	port := c.port(o)
-	for _, s := range o.List("bind") {
-		addr, onion := strings.CutSuffix(s, "=onion")
-		def := port
-		if onion {
-			def = c.Network.OnionPort()
-		}
-		ap, err := parseBind(addr, def)
-		if err != nil {
-			return fmt.Errorf("Cannot resolve -bind address: '%s'", s)
-		}
-		c.Binds = append(c.Binds, Bind{Addr: ap, Onion: onion})
-	}
-	for _, s := range o.List("whitebind") {
-		perms, ap, err := p2p.ParseWhitebind(s)
-		if err != nil {
-			return err
-		}
-		c.Binds = append(c.Binds, Bind{Addr: ap, Permissions: perms})
-	}
-	if len(c.Binds) == 0 {
-		c.Binds = []Bind{
-			{Addr: netip.AddrPortFrom(netip.IPv6Unspecified(), port), Optional: true},
-			{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)},
-			{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port+1), Onion: true, Optional: true},
-		}
-	}
-	return nil
-}
-
-func parseBind(s string, def uint16) (netip.AddrPort, error) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return ap, nil
-	}
-	host := strings.Trim(s, "[]")
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	ip, err := netip.ParseAddr(host)
-	return netip.AddrPortFrom(ip, def), err
 }
 
 func (c *Config) rpc(o *options.Options) error {

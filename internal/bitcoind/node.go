@@ -286,6 +286,9 @@ func (n *Node) warmup(doing string) {
 
 // startPeers listens for peers and makes the node that speaks with them.
 func (n *Node) startPeers() error {
+	for _, note := range n.cfg.Notes {
+		n.log.Info(note)
+	}
 	n.warmup("Loading P2P addresses…")
 	cfg := n.cfg.P2P
 	cfg.Chain, cfg.Clock, cfg.Log = n.chain, n.clock, n.log
@@ -294,8 +297,13 @@ func (n *Node) startPeers() error {
 	if cfg.Book, err = n.loadBook(); err != nil {
 		return err
 	}
-	if cfg.Bans, err = p2p.LoadBans(filepath.Join(n.cfg.DataDir, "banlist.json"), n.clock.Now()); err != nil {
+	bans := filepath.Join(n.cfg.DataDir, "banlist.json")
+	_, absent := os.Stat(bans)
+	if cfg.Bans, err = p2p.LoadBans(bans, n.clock.Now()); err != nil {
 		n.log.Warn(err.Error())
+	}
+	if absent != nil || err != nil {
+		n.log.Info("Recreating the banlist database")
 	}
 	n.warmup("Starting network threads…")
 	for _, b := range n.cfg.Binds {
@@ -326,18 +334,16 @@ func (n *Node) startPeers() error {
 // mend; one of a newer version is put aside.
 func (n *Node) loadBook() (*addrbook.Book, error) {
 	file := filepath.Join(n.cfg.DataDir, "peers.dat")
-	fresh := addrbook.New
-	if n.cfg.TestAddrman {
-		fresh = addrbook.NewDeterministic
-	}
+	cfg := n.cfg.Book
+	cfg.Debugf = func(format string, args ...any) { n.log.Debug(fmt.Sprintf(format, args...), "cat", "addrman") }
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		n.log.Info(fmt.Sprintf("Creating peers.dat because the file was not found (%q)", file))
-		return fresh(), nil
+		return addrbook.New(cfg), nil
 	}
 	if err == nil {
 		var book *addrbook.Book
-		if book, err = addrbook.Unmarshal(data, n.cfg.Network.Magic); err == nil {
+		if book, err = addrbook.Unmarshal(data, n.cfg.Network.Magic, cfg); err == nil {
 			n.log.Info(fmt.Sprintf("Loaded %d addresses from peers.dat", book.Size()))
 			return book, nil
 		}
@@ -349,7 +355,7 @@ func (n *Node) loadBook() (*addrbook.Book, error) {
 		}
 		n.log.Info(fmt.Sprintf("Creating new peers.dat because the file version was not compatible (%q). "+
 			"Original backed up to peers.dat.bak", file))
-		return fresh(), nil
+		return addrbook.New(cfg), nil
 	}
 	return nil, fmt.Errorf("Invalid or corrupt peers.dat (%v). If you believe this is a bug, please report "+
 		"it to <https://github.com/bitcoin/bitcoin/issues>. As a workaround, you can move the file (%q) "+

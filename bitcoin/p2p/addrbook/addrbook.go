@@ -63,8 +63,18 @@ type Place struct {
 	Entry            Entry
 }
 
+// Config of a Book. The zero Config is good to use.
+type Config struct {
+	Map        *ASMap                           // neighbourhoods are autonomous systems; nil: nets of one size
+	Fixed      bool                             // the places of addresses are known, as Core's -test=addrman makes them
+	CheckEvery int                              // the book is checked once in so many operations; 0: never
+	Debugf     func(format string, args ...any) // nil: nothing is told
+}
+
 // Book is an address manager. It may be used by many goroutines.
 type Book struct {
+	cfg Config
+
 	mu         sync.Mutex // guards what follows
 	key        [32]byte
 	rng        *mrand.Rand
@@ -84,22 +94,21 @@ type Book struct {
 // Counts are the addresses of one network.
 type Counts struct{ New, Tried int }
 
-// New returns an empty book with a random key.
-func New() *Book {
-	var key [32]byte
-	var seed [32]byte
-	rand.Read(key[:])
-	rand.Read(seed[:])
-	return newBook(key, seed)
+// New returns an empty book.
+func New(cfg Config) *Book {
+	var key, seed [32]byte
+	if cfg.Fixed {
+		key[0] = 1
+	} else {
+		rand.Read(key[:])
+		rand.Read(seed[:])
+	}
+	return newBook(cfg, key, seed)
 }
 
-// NewDeterministic returns an empty book whose places are known, as Core's -test=addrman makes it.
-func NewDeterministic() *Book {
-	return newBook([32]byte{0: 1}, [32]byte{})
-}
-
-func newBook(key, seed [32]byte) *Book {
+func newBook(cfg Config, key, seed [32]byte) *Book {
 	b := &Book{
+		cfg:        cfg,
 		key:        key,
 		rng:        mrand.New(mrand.NewChaCha8(seed)),
 		entries:    map[int64]*Entry{},
@@ -124,8 +133,7 @@ func newBook(key, seed [32]byte) *Book {
 
 // Size returns the number of addresses.
 func (b *Book) Size() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	return len(b.random)
 }
 
@@ -152,8 +160,7 @@ func (b *Book) count(n wire.Net) *Counts {
 // Add takes addresses that source told, as if they had been seen that much earlier than it said. It
 // reports whether one took a place.
 func (b *Book) Add(addrs []wire.KnownAddr, source wire.Addr, penalty time.Duration, now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	added := false
 	for i := range addrs {
 		if b.add(addrs[i], source, penalty, now) {
@@ -267,8 +274,7 @@ func (b *Book) clearNew(bucket, pos int) {
 // Good notes that a connection to the address worked, which moves it to tried unless another holds its
 // place there: that one is to be tested first, see TriedCollision. It reports whether it moved.
 func (b *Book) Good(addr wire.AddrPort, now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	return b.good(addr, true, now)
 }
 
@@ -336,8 +342,7 @@ func (b *Book) backToNew(id int64) {
 // Attempt notes a try to connect. It counts as a failure, until Good, where countFailure is set: when the
 // node is likely to be connected to the network at all.
 func (b *Book) Attempt(addr wire.AddrPort, countFailure bool, now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	id, known := b.byAddr[addr]
 	if !known {
 		return
@@ -352,8 +357,7 @@ func (b *Book) Attempt(addr wire.AddrPort, countFailure bool, now time.Time) {
 
 // Connected notes at the end of a connection that the address was in use.
 func (b *Book) Connected(addr wire.AddrPort, now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	if id, known := b.byAddr[addr]; known {
 		if e := b.entries[id]; now.Unix()-int64(e.Time) > int64(updateInterval.Seconds()) {
 			e.Time = uint32(now.Unix())
@@ -363,17 +367,24 @@ func (b *Book) Connected(addr wire.AddrPort, now time.Time) {
 
 // SetServices notes what a node offers, by its own word.
 func (b *Book) SetServices(addr wire.AddrPort, services wire.Services) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	if id, known := b.byAddr[addr]; known {
 		b.entries[id].Services = services
 	}
 }
 
+// Services returns what a node is known to offer.
+func (b *Book) Services(addr wire.AddrPort) wire.Services {
+	defer b.begin()()
+	if id, known := b.byAddr[addr]; known {
+		return b.entries[id].Services
+	}
+	return 0
+}
+
 // ResolveCollisions decides for the addresses that wait for a place in tried whether its holder goes.
 func (b *Book) ResolveCollisions(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	for _, id := range sortedKeys(b.collisions) {
 		if b.resolve(id, now) {
 			delete(b.collisions, id)
@@ -409,8 +420,7 @@ func (b *Book) resolve(id int64, now time.Time) (done bool) {
 
 // TriedCollision returns an address in tried whose place another wants: a feeler should test it.
 func (b *Book) TriedCollision() (Entry, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	if len(b.collisions) == 0 {
 		return Entry{}, false
 	}
@@ -441,8 +451,7 @@ func sortedKeys(m map[int64]bool) []int64 {
 // Select returns an address to connect to, of one of the networks where any are named, at random but
 // rather one that has not failed lately.
 func (b *Book) Select(newOnly bool, now time.Time, networks ...wire.Net) (Entry, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	inNew, inTried := b.newCount, b.triedCount
 	if len(networks) > 0 {
 		inNew, inTried = 0, 0
@@ -490,8 +499,7 @@ func (b *Book) pick(fromTried bool, networks []wire.Net) int64 {
 // Addrs returns random addresses: at most so many, and at most so many of a hundred, 0 being no limit; of
 // one network, if it is not NetNone. Bad ones are left out unless all is set.
 func (b *Book) Addrs(most, percent int, network wire.Net, all bool, now time.Time) []wire.KnownAddr {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.begin()()
 	n := len(b.random)
 	if percent > 0 {
 		n = n * min(percent, 100) / 100
@@ -553,13 +561,13 @@ func (e *Entry) chance(now time.Time) float64 {
 
 func (b *Book) triedBucket(e *Entry) int {
 	h := b.hash(vector(addrKey(e.AddrPort)))
-	h = b.hash(vector(Group(e.Addr)), le64(h%triedBucketsPerGroup))
+	h = b.hash(vector(b.Group(e.Addr)), le64(h%triedBucketsPerGroup))
 	return int(h % triedBuckets)
 }
 
 func (b *Book) newBucket(e *Entry, source wire.Addr) int {
-	from := vector(Group(source))
-	h := b.hash(vector(Group(e.Addr)), from)
+	from := vector(b.Group(source))
+	h := b.hash(vector(b.Group(e.Addr)), from)
 	h = b.hash(from, le64(h%newBucketsPerSource))
 	return int(h % newBuckets)
 }

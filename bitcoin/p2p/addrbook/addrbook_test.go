@@ -21,7 +21,7 @@ func addr(t testing.TB, host string, port uint16) wire.KnownAddr {
 }
 
 func TestGoodMovesToTried(t *testing.T) {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	a, from := addr(t, "250.1.1.1", 8333), addr(t, "252.2.2.2", 8333)
 	if !b.Add([]wire.KnownAddr{a}, from.Addr, 0, now) || b.Size() != 1 {
 		t.Fatal("not added")
@@ -41,7 +41,7 @@ func TestGoodMovesToTried(t *testing.T) {
 }
 
 func TestUnroutableIsNotKept(t *testing.T) {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	for _, host := range []string{"10.0.0.1", "127.0.0.1", "0.0.0.0", "fe80::1", "192.168.1.1"} {
 		if b.Add([]wire.KnownAddr{addr(t, host, 8333)}, addr(t, "1.2.3.4", 1).Addr, 0, now) {
 			t.Errorf("%s was kept", host)
@@ -51,7 +51,7 @@ func TestUnroutableIsNotKept(t *testing.T) {
 
 // One source reaches at most 64 buckets of new, however many addresses it tells.
 func TestOneSourceReachesFewBuckets(t *testing.T) {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	source := addr(t, "9.9.9.9", 8333).Addr
 	for i := range 20_000 {
 		a := addr(t, fmt.Sprintf("%d.%d.%d.1", 11+i%100, i/100%250, i/25000), 8333)
@@ -68,7 +68,7 @@ func TestOneSourceReachesFewBuckets(t *testing.T) {
 
 // An attacker with one neighbourhood reaches at most 8 buckets of tried.
 func TestOneGroupReachesFewTriedBuckets(t *testing.T) {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	for i := range 2000 {
 		a := addr(t, fmt.Sprintf("77.7.%d.%d", i/200, i%200+1), 8333)
 		b.Add([]wire.KnownAddr{a}, addr(t, fmt.Sprintf("%d.1.1.1", 11+i%150), 1).Addr, 0, now)
@@ -85,7 +85,7 @@ func TestOneGroupReachesFewTriedBuckets(t *testing.T) {
 
 // The holder of a place in tried goes only after it was tested.
 func TestTestBeforeEvict(t *testing.T) {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	var first, second wire.KnownAddr
 	for i := 1; second.Port == 0; i++ {
 		a := addr(t, fmt.Sprintf("77.7.%d.%d", i/200, i%200+1), 8333)
@@ -145,7 +145,7 @@ func TestTerrible(t *testing.T) {
 func TestFileRoundTrip(t *testing.T) {
 	b, magic := filled(t), [4]byte{1, 2, 3, 4}
 	data := b.Marshal(magic)
-	again, err := Unmarshal(data, magic)
+	again, err := Unmarshal(data, magic, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,14 +162,14 @@ func TestFileRoundTrip(t *testing.T) {
 		"short":    {data[:len(data)-40], magic, errEnd.Error()},
 		"empty":    {nil, magic, errEnd.Error()},
 	} {
-		if _, err := Unmarshal(row.data, row.magic); err == nil || err.Error() != row.want {
+		if _, err := Unmarshal(row.data, row.magic, Config{}); err == nil || err.Error() != row.want {
 			t.Errorf("%s: %v, want %s", name, err, row.want)
 		}
 	}
 }
 
 func filled(t testing.TB) *Book {
-	b := NewDeterministic()
+	b := New(Config{Fixed: true})
 	for i := range 300 {
 		a := addr(t, fmt.Sprintf("%d.%d.3.4", 11+i%100, i%250), 8333)
 		b.Add([]wire.KnownAddr{a}, addr(t, fmt.Sprintf("%d.2.3.4", 20+i%50), 1).Addr, 0, now)
@@ -203,10 +203,10 @@ func TestSelect(t *testing.T) {
 
 func FuzzPeersDat(f *testing.F) {
 	magic := [4]byte{1, 2, 3, 4}
-	f.Add(NewDeterministic().Marshal(magic)[:200])
+	f.Add(New(Config{Fixed: true}).Marshal(magic)[:200])
 	f.Add(filled(f).Marshal(magic))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := Unmarshal(data, magic)
+		b, err := Unmarshal(data, magic, Config{})
 		if err != nil {
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 // The format of peers.dat (Bitcoin Core addrman_impl.h, Format).
 const (
 	fileFormat                = 4 // V4_MULTIPORT
+	formatMarked              = 1 // the number of buckets has a mark
+	formatMap                 = 2 // the map's version is there
+	formatBIP155              = 3
 	incompatibilityBase       = 32
 	addrV2Disk          int32 = 1 << 29
 	diskVersion         int32 = 220000
@@ -63,7 +67,8 @@ func (b *Book) Marshal(magic [4]byte) []byte {
 		}
 		le.PutUint32(out[at:], n)
 	}
-	out = append(out, make([]byte, 32)...) // sum of the map of autonomous systems: there is none
+	version := b.cfg.Map.Version()
+	out = append(out, version[:]...)
 	sum := bitcoin.DoubleHash(out)
 	return append(out, sum[:]...)
 }
@@ -88,6 +93,7 @@ func appendAddr(out []byte, a wire.Addr) []byte {
 // reader reads peers.dat; after an error it reads zeros.
 type reader struct {
 	b   []byte
+	old bool // addresses are as before BIP 155: formats below 3
 	err error
 }
 
@@ -121,6 +127,13 @@ func (r *reader) size() uint64 {
 }
 
 func (r *reader) addr() (a wire.Addr) {
+	if r.old {
+		return wire.AddrFromIP(netip.AddrFrom16([16]byte(r.take(16))))
+	}
+	return r.addrV2()
+}
+
+func (r *reader) addrV2() (a wire.Addr) {
 	net := wire.Net(r.take(1)[0])
 	n := r.size()
 	if n > 512 {
@@ -136,12 +149,18 @@ func (r *reader) addr() (a wire.Addr) {
 }
 
 func (r *reader) known() (a wire.KnownAddr) {
-	if version := int32(r.u32()); version&addrV2Disk == 0 && r.err == nil {
+	v2 := int32(r.u32())&addrV2Disk != 0
+	if v2 && r.old && r.err == nil {
 		r.err = errors.New("Unsupported CAddress disk format version")
 	}
 	a.Time = r.u32()
-	a.Services = wire.Services(r.size())
-	a.Addr = r.addr()
+	if v2 {
+		a.Services = wire.Services(r.size())
+		a.Addr = r.addrV2()
+	} else {
+		a.Services = wire.Services(binary.LittleEndian.Uint64(r.take(8)))
+		a.Addr = wire.AddrFromIP(netip.AddrFrom16([16]byte(r.take(16))))
+	}
 	a.Port = binary.BigEndian.Uint16(r.take(2))
 	return a
 }
@@ -155,12 +174,12 @@ func (r *reader) entry() *Entry {
 }
 
 // Unmarshal reads what Marshal, or Core, wrote. An error is in Core's words.
-func Unmarshal(data []byte, magic [4]byte) (*Book, error) {
+func Unmarshal(data []byte, magic [4]byte, cfg Config) (*Book, error) {
 	r := &reader{b: data}
 	if got := r.take(4); r.err == nil && [4]byte(got) != magic {
 		return nil, errors.New("Invalid network magic number")
 	}
-	b := New()
+	b := New(cfg)
 	if err := b.read(r); err != nil {
 		return nil, err
 	}
@@ -171,6 +190,9 @@ func Unmarshal(data []byte, magic [4]byte) (*Book, error) {
 	}
 	if [32]byte(got) != sum {
 		return nil, errors.New("Checksum mismatch, data corrupted")
+	}
+	if code := b.check(); code != 0 {
+		return nil, fmt.Errorf("Corrupt data. Consistency check failed with code %d: iostream error", code)
 	}
 	return b, nil
 }
@@ -184,13 +206,17 @@ func (b *Book) read(r *reader) error {
 		return fmt.Errorf("Corrupted addrman database: The compat value (%d) is lower than the "+
 			"expected minimum value %d.: iostream error", compat, incompatibilityBase)
 	}
-	if lowest := compat - incompatibilityBase; lowest > fileFormat || format < 3 {
+	if lowest := compat - incompatibilityBase; lowest > fileFormat {
 		return fmt.Errorf("%w: Unsupported format of addrman database: %d. It is compatible with formats "+
 			">=%d, but the maximum supported by this version of Bitcoin Core is %d.",
 			ErrVersion, format, lowest, fileFormat)
 	}
+	r.old = format < formatBIP155
 	copy(b.key[:], r.take(32))
-	inNew, inTried, buckets := int32(r.u32()), int32(r.u32()), r.u32()^1<<30
+	inNew, inTried, buckets := int32(r.u32()), int32(r.u32()), r.u32()
+	if format >= formatMarked {
+		buckets ^= 1 << 30
+	}
 	if r.err != nil {
 		return r.err
 	}
@@ -222,7 +248,7 @@ func (b *Book) read(r *reader) error {
 		}
 		b.restoreTried(e)
 	}
-	return b.readBuckets(r, buckets, fresh, ids)
+	return b.readBuckets(r, int32(buckets), format >= formatMap, fresh, ids)
 }
 
 func (b *Book) restoreTried(e *Entry) {
@@ -242,7 +268,7 @@ func (b *Book) restoreTried(e *Entry) {
 
 // readBuckets puts the new addresses back into their places, or, where those are taken or the number of
 // buckets is another, into the one that their source gives them. Those without a place go.
-func (b *Book) readBuckets(r *reader, buckets uint32, fresh []*Entry, ids []int64) error {
+func (b *Book) readBuckets(r *reader, buckets int32, mapped bool, fresh []*Entry, ids []int64) error {
 	type pair struct{ bucket, index int }
 	var pairs []pair
 	for bucket := range buckets {
@@ -260,7 +286,11 @@ func (b *Book) readBuckets(r *reader, buckets uint32, fresh []*Entry, ids []int6
 			return r.err
 		}
 	}
-	noMap := [32]byte(r.take(32)) == [32]byte{}
+	var version [32]byte
+	if mapped {
+		version = [32]byte(r.take(32))
+	}
+	sameMap := version == [32]byte(b.cfg.Map.Version())
 	if r.err != nil {
 		return r.err
 	}
@@ -270,7 +300,7 @@ func (b *Book) readBuckets(r *reader, buckets uint32, fresh []*Entry, ids []int6
 			continue
 		}
 		bucket := p.bucket
-		if buckets != newBuckets || !noMap ||
+		if buckets != newBuckets || !sameMap ||
 			b.newTable[bucket][b.position(e, true, bucket)] != -1 {
 			bucket = b.newBucket(e, e.Source)
 		}

@@ -63,8 +63,23 @@ func class(a wire.Addr) byte {
 }
 
 // Group returns the neighbourhood of an address: those who share it are likely in one hand (Bitcoin Core
-// netgroup.cpp, GetGroup).
-func Group(a wire.Addr) []byte {
+// netgroup.cpp, GetGroup). It is the autonomous system, where the book has a map and that knows it.
+func (b *Book) Group(a wire.Addr) []byte {
+	if system := b.cfg.Map.System(a); system != 0 {
+		return binary.LittleEndian.AppendUint32([]byte{2}, system) // of IPv4 and IPv6 alike
+	}
+	return prefixGroup(a)
+}
+
+// System returns the number of the autonomous system of an address, 0 where it is not known. The book's
+// owner has given a map where Mapped says so.
+func (b *Book) System(a wire.Addr) uint32 { return b.cfg.Map.System(a) }
+
+// Mapped reports whether neighbourhoods are autonomous systems.
+func (b *Book) Mapped() bool { return b.cfg.Map != nil }
+
+// prefixGroup is the neighbourhood by the leading bits of an address.
+func prefixGroup(a wire.Addr) []byte {
 	out := []byte{class(a)}
 	b := addrBytes(a)
 	bits := 0
