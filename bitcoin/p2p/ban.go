@@ -36,6 +36,8 @@ type Bans struct {
 	file        string
 	bans        map[string]Ban
 	prefixes    map[string]netip.Prefix
+	until       map[netip.Prefix]time.Time // of the prefixes
+	lengths     map[int]int                // prefixes of each length
 	dirty       bool
 	discouraged map[wire.Addr]bool
 	previous    map[wire.Addr]bool // the older half of the discouraged
@@ -44,8 +46,8 @@ type Bans struct {
 // LoadBans reads the bans of a file; an absent file is an empty one. Where the error is not nil, the bans
 // are empty and good to use.
 func LoadBans(file string, now time.Time) (*Bans, error) {
-	b := &Bans{file: file, bans: map[string]Ban{}, prefixes: map[string]netip.Prefix{},
-		discouraged: map[wire.Addr]bool{}}
+	b := &Bans{file: file, discouraged: map[wire.Addr]bool{}}
+	b.reset()
 	if file == "" {
 		return b, nil
 	}
@@ -72,8 +74,7 @@ func LoadBans(file string, now time.Time) (*Bans, error) {
 	for _, n := range list.Nets {
 		key, prefix, err := subnetKey(n.Address)
 		if n.Version == 1 && err == nil {
-			b.bans[key] = Ban{key, time.Unix(n.Created, 0), time.Unix(n.Until, 0)}
-			b.prefixes[key] = prefix
+			b.put(prefix, Ban{key, time.Unix(n.Created, 0), time.Unix(n.Until, 0)})
 		}
 	}
 	b.sweep(now)
@@ -104,8 +105,7 @@ func (b *Bans) Add(subnet string, until, now time.Time) (changed bool, err error
 	if old, ok := b.bans[key]; ok && !old.Until.Before(until) {
 		return false, nil
 	}
-	b.bans[key] = Ban{key, now, until}
-	b.prefixes[key] = prefix
+	b.put(prefix, Ban{key, now, until})
 	b.dirty = true
 	return true, b.flush(now)
 }
@@ -121,8 +121,7 @@ func (b *Bans) Remove(subnet string, now time.Time) (found bool, err error) {
 	if _, ok := b.bans[key]; !ok {
 		return false, nil
 	}
-	delete(b.bans, key)
-	delete(b.prefixes, key)
+	b.drop(key)
 	b.dirty = true
 	return true, b.flush(now)
 }
@@ -131,8 +130,7 @@ func (b *Bans) Remove(subnet string, now time.Time) (found bool, err error) {
 func (b *Bans) Clear(now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	clear(b.bans)
-	clear(b.prefixes)
+	b.reset()
 	b.dirty = true
 	return b.flush(now)
 }
@@ -182,15 +180,47 @@ func (b *Bans) Banned(a wire.Addr, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	ip, isIP := a.IP()
-	for key, ban := range b.bans {
-		if !now.Before(ban.Until) {
-			continue
-		}
-		if p := b.prefixes[key]; p.IsValid() && isIP && p.Contains(ip) || !p.IsValid() && key == a.String() {
+	if !isIP {
+		ban, ok := b.bans[a.String()]
+		return ok && now.Before(ban.Until)
+	}
+	// As many look-ups as there are lengths, however many bans: an addr message asks a thousand times.
+	ip = ip.Unmap()
+	for length := range b.lengths {
+		p, err := ip.Prefix(length)
+		if err == nil && now.Before(b.until[p]) {
 			return true
 		}
 	}
 	return false
+}
+
+func (b *Bans) reset() {
+	b.bans, b.prefixes = map[string]Ban{}, map[string]netip.Prefix{}
+	b.until, b.lengths = map[netip.Prefix]time.Time{}, map[int]int{}
+}
+
+// put takes a ban in; with mu held.
+func (b *Bans) put(prefix netip.Prefix, ban Ban) {
+	b.drop(ban.Subnet)
+	b.bans[ban.Subnet] = ban
+	if prefix.IsValid() {
+		b.prefixes[ban.Subnet] = prefix
+		b.until[prefix] = ban.Until
+		b.lengths[prefix.Bits()]++
+	}
+}
+
+// drop takes a ban away, if there is one; with mu held.
+func (b *Bans) drop(key string) {
+	delete(b.bans, key)
+	if p, ok := b.prefixes[key]; ok {
+		delete(b.prefixes, key)
+		delete(b.until, p)
+		if b.lengths[p.Bits()]--; b.lengths[p.Bits()] == 0 {
+			delete(b.lengths, p.Bits())
+		}
+	}
 }
 
 // Discourage remembers that a peer with this address misbehaved.
@@ -214,8 +244,7 @@ func (b *Bans) Discouraged(a wire.Addr) bool {
 func (b *Bans) sweep(now time.Time) {
 	for key, ban := range b.bans {
 		if !now.Before(ban.Until) {
-			delete(b.bans, key)
-			delete(b.prefixes, key)
+			b.drop(key)
 			b.dirty = true
 		}
 	}

@@ -236,7 +236,11 @@ func (n *Node) onVerAck(p *Peer) {
 
 // handshakeFailed deals with a transport that did not come about: a peer that speaks only v1 is called again.
 func (n *Node) handshakeFailed(ctx context.Context, p *Peer, err error) {
-	n.debugf("V2 handshake failed peer=%d: %v", p.id, err)
+	if transportFault(err) {
+		n.debugf("%v, peer=%d", err, p.id)
+	} else {
+		n.debugf("V2 handshake failed peer=%d: %v", p.id, err)
+	}
 	if p.typ == Inbound || !errors.Is(err, wire.ErrNotV2) {
 		return
 	}
@@ -356,7 +360,7 @@ func (n *Node) dispatch(ctx context.Context, p *Peer, m wire.Message) {
 	case *wire.Inv:
 		n.onInv(p, m)
 	case *wire.GetData:
-		n.onGetData(p, m.Items)
+		n.onGetData(ctx, p, m.Items)
 	case *wire.NotFound:
 		n.onNotFound(p, m)
 	case *wire.Block:

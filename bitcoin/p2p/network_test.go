@@ -19,7 +19,7 @@ import (
 
 // lab is a network of nodes in memory, which end with the test.
 type lab struct {
-	t       *testing.T
+	t       testing.TB
 	net     *memnet.Network
 	nodes   []*labNode
 	ctx     context.Context
@@ -34,7 +34,7 @@ type labNode struct {
 }
 
 // newLab runs so many nodes, each of which is told of the one before it and of a few others.
-func newLab(t *testing.T, count int, link memnet.Link, v2 bool) *lab {
+func newLab(t testing.TB, count int, link memnet.Link, v2 bool, set ...func(*p2p.Config)) *lab {
 	t.Helper()
 	l := &lab{t: t, net: memnet.New(memnet.Config{Seed: 1, Link: link})}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -53,6 +53,9 @@ func newLab(t *testing.T, count int, link memnet.Link, v2 bool) *lab {
 			if j >= 0 && j < i {
 				cfg.Connect = append(cfg.Connect, fmt.Sprintf("10.0.%d.1:18444", j))
 			}
+		}
+		for _, f := range set {
+			f(&cfg)
 		}
 		l.nodes = append(l.nodes, l.add(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), cfg, chain.Config{}))
 	}

@@ -139,6 +139,8 @@ type Node struct {
 	orphanWork chan struct{} // there are orphans to try again
 	started    time.Time
 
+	following sync.Mutex // held by who takes notice of the chain; before mu
+
 	mu         sync.Mutex // guards what follows, and what Peer says
 	closed     bool
 	nextID     PeerID

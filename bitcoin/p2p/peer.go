@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -165,22 +166,51 @@ type outbox struct {
 	closed bool
 }
 
-// messageCost is what a queued message counts: about its size where that is cheap to know.
+// messageCost is what a queued message counts: about the memory that it takes, which for one of transactions
+// or hashes is not small even before it is encoded.
 func messageCost(m wire.Message) int {
+	const base = 256
 	switch m := m.(type) {
 	case *wire.Raw:
-		return len(m.Payload) + 64
+		return len(m.Payload) + base
 	case *wire.Block:
 		return m.Size()
 	case *wire.Tx:
-		return m.Size() + 64
+		return m.Size() + base
+	case *wire.CmpctBlock:
+		return 8*len(m.ShortIDs) + txsCost(len(m.Prefilled)) + base
+	case *wire.BlockTxn:
+		cost := txsCost(len(m.Txs))
+		for i := range m.Txs {
+			cost += m.Txs[i].Size()
+		}
+		return cost + base
+	case *wire.MerkleBlock:
+		return 32*len(m.Hashes) + base
 	case *wire.Headers:
-		return 81*len(m.Headers) + 64
+		return 81*len(m.Headers) + base
 	case *wire.Inv:
-		return 36*len(m.Items) + 64
+		return 40*len(m.Items) + base
+	case *wire.GetData:
+		return 40*len(m.Items) + base
+	case *wire.NotFound:
+		return 40*len(m.Items) + base
+	case *wire.AddrMsg:
+		return 64*len(m.Addrs) + base
+	case *wire.AddrV2Msg:
+		return 64*len(m.Addrs) + base
+	case *wire.CFilter:
+		return len(m.Filter) + base
+	case *wire.CFHeaders:
+		return 32*len(m.Hashes) + base
+	case *wire.CFCheckpt:
+		return 32*len(m.Headers) + base
 	}
-	return 256
+	return base
 }
+
+// txsCost is the memory of transactions, without what they point at.
+func txsCost(count int) int { return 128 * count }
 
 func (p *Peer) push(m wire.Message) {
 	p.out.mu.Lock()
@@ -367,9 +397,20 @@ func (n *Node) countRecv(p *Peer, name string, octets int) {
 func (n *Node) readFailed(p *Peer, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !p.closing {
+	switch {
+	case p.closing:
+	case transportFault(err):
+		n.debugf("%v, peer=%d", err, p.id)
+	default:
 		n.debugf("socket closed, disconnecting peer=%d: %v", p.id, err)
 	}
+}
+
+// transportFault reports whether a peer broke the rules of framing, in which case the error says so in Core's
+// words.
+func transportFault(err error) bool {
+	text := err.Error()
+	return strings.HasPrefix(text, "V2 transport error") || strings.HasPrefix(text, "Header error")
 }
 
 // removePeer forgets a peer and what was asked of it.
@@ -460,9 +501,13 @@ func (p *Peer) limited() bool {
 	return !p.services.Has(wire.ServiceNetwork) && p.services.Has(wire.ServiceNetworkLimited)
 }
 
+// network is by which the peer is connected; NetNone where it is near.
 func (p *Peer) network() wire.Net {
-	if p.onion {
+	switch {
+	case p.onion:
 		return wire.NetTorV3
+	case !p.addr.Routable():
+		return wire.NetNone
 	}
 	return p.addr.Net
 }

@@ -215,6 +215,8 @@ func (n *Node) headersFor(p *Peer) (headers []bitcoin.Header, best bitcoin.Hash,
 
 // followChain takes notice of changes of the tip: it queues announcements and tells the mempool's helpers.
 func (n *Node) followChain(ctx context.Context) {
+	n.following.Lock()
+	defer n.following.Unlock()
 	n.mu.Lock()
 	cursor := n.cursor
 	n.mu.Unlock()
@@ -234,7 +236,7 @@ func (n *Node) followChain(ctx context.Context) {
 	fresh := n.chain.Path(tip.Hash, fork.Height+1, math.MaxInt32)
 	if len(fresh) <= maxToAnnounce {
 		for _, e := range fresh {
-			if b, err := n.chain.Block(e.Hash); err == nil {
+			if b := n.block(e.Hash); b != nil {
 				blocks = append(blocks, b)
 			}
 		}
@@ -248,6 +250,9 @@ func (n *Node) followChain(ctx context.Context) {
 	}
 	if fork.Hash != cursor.Hash {
 		n.txs.confirmed.reset() // what is not confirmed any more has to be relayed again
+	}
+	if k := len(blocks); k > 0 && (n.recent == nil || n.recent.hash != tip.Hash) {
+		n.recent = newRecent(blocks[k-1]) // one of our own, perhaps
 	}
 	for _, b := range blocks {
 		n.txs.confirm(b)

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -51,7 +52,8 @@ func (n *Node) compactFor(hash bitcoin.Hash) *wire.CmpctBlock {
 
 // onGetData serves what was asked for, in order: a transaction at once, a block when the peer has taken
 // what came before it.
-func (n *Node) onGetData(p *Peer, items []wire.Inventory) {
+func (n *Node) onGetData(ctx context.Context, p *Peer, items []wire.Inventory) {
+	n.followChain(ctx) // what was announced just now may be in a block already
 	n.debugf("received getdata (%d invsz) peer=%d", len(items), p.id)
 	if len(items) > 0 {
 		n.debugf("received getdata for: %s peer=%d", items[0], p.id)

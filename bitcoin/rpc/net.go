@@ -117,11 +117,7 @@ func peerJSON(p *p2p.PeerInfo) object {
 	if p.AddrLocal != "" {
 		o.Set("addrlocal", p.AddrLocal)
 	}
-	network := p.Network.String()
-	if ap, err := wire.ParseAddr(hostOf(p.Addr)); err == nil && p.Network != wire.NetTorV3 && !ap.Routable() {
-		network = "not_publicly_routable"
-	}
-	o = append(o, object{{"network", network}, {"services", fmt.Sprintf("%016x", uint64(p.Services))},
+	o = append(o, object{{"network", p.Network.String()}, {"services", fmt.Sprintf("%016x", uint64(p.Services))},
 		{"servicesnames", servicesNames(p.Services)}, {"relaytxes", p.RelayTxs},
 		{"last_inv_sequence", p.LastInvSequence}, {"inv_to_send", p.InvToSend},
 		{"lastsend", unixOrZero(p.LastSend)}, {"lastrecv", unixOrZero(p.LastRecv)},
@@ -157,15 +153,6 @@ func peerJSON(p *p2p.PeerInfo) object {
 		{"bytessent_per_msg", countJSON(p.SentPer)}, {"bytesrecv_per_msg", countJSON(p.RecvPer)},
 		{"connection_type", p.Type.String()}, {"transport_protocol_type", p.Transport},
 		{"session_id", session}}...)
-}
-
-func hostOf(addr string) string {
-	if i := strings.LastIndexByte(addr, ':'); i >= 0 && strings.Count(addr, ":") == 1 {
-		addr = addr[:i]
-	} else if j := strings.LastIndexByte(addr, ']'); j >= 0 {
-		addr = addr[:j]
-	}
-	return strings.Trim(addr, "[]")
 }
 
 func countJSON(m p2p.MsgCount) object {

@@ -358,7 +358,7 @@ func (n *Node) loadBook() (*addrbook.Book, error) {
 		return addrbook.New(cfg), nil
 	}
 	return nil, fmt.Errorf("Invalid or corrupt peers.dat (%v). If you believe this is a bug, please report "+
-		"it to <https://github.com/bitcoin/bitcoin/issues>. As a workaround, you can move the file (%q) "+
+		"it to https://github.com/bitcoin/bitcoin/issues. As a workaround, you can move the file (%q) "+
 		"out of the way (rename, move, or delete) to have a new one created on the next start.", err, file)
 }
 

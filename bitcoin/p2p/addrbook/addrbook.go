@@ -161,13 +161,17 @@ func (b *Book) count(n wire.Net) *Counts {
 // reports whether one took a place.
 func (b *Book) Add(addrs []wire.KnownAddr, source wire.Addr, penalty time.Duration, now time.Time) bool {
 	defer b.begin()()
-	added := false
+	added := 0
 	for i := range addrs {
 		if b.add(addrs[i], source, penalty, now) {
-			added = true
+			added++
 		}
 	}
-	return added
+	if added > 0 {
+		b.debugf("Added %d addresses (of %d) from %s: %d tried, %d new", added, len(addrs), source,
+			b.triedCount, b.newCount)
+	}
+	return added > 0
 }
 
 func (b *Book) add(a wire.KnownAddr, source wire.Addr, penalty time.Duration, now time.Time) bool {
@@ -207,6 +211,7 @@ func (b *Book) add(a wire.KnownAddr, source wire.Addr, penalty time.Duration, no
 	}
 	e.refs++
 	b.newTable[bucket][pos] = id
+	b.debugf("Added %s%s to new[%d][%d]", e.AddrPort, b.mapped(e.Addr), bucket, pos)
 	return true
 }
 
@@ -295,9 +300,12 @@ func (b *Book) good(addr wire.AddrPort, test bool, now time.Time) bool {
 		if len(b.collisions) < maxCollisions {
 			b.collisions[id] = true
 		}
+		b.debugf("Collision with %s while attempting to move %s to tried table. Collisions=%d",
+			b.entries[b.tried[bucket][pos]].AddrPort, e.AddrPort, len(b.collisions))
 		return false
 	}
 	b.makeTried(id, e, bucket, pos)
+	b.debugf("Moved %s%s to tried[%d][%d]", e.AddrPort, b.mapped(e.Addr), bucket, pos)
 	return true
 }
 

@@ -2,6 +2,7 @@ package addrbook
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/wire"
@@ -74,6 +75,14 @@ func (b *Book) Group(a wire.Addr) []byte {
 // System returns the number of the autonomous system of an address, 0 where it is not known. The book's
 // owner has given a map where Mapped says so.
 func (b *Book) System(a wire.Addr) uint32 { return b.cfg.Map.System(a) }
+
+// mapped names the autonomous system of an address, for the log.
+func (b *Book) mapped(a wire.Addr) string {
+	if system := b.System(a); system != 0 {
+		return fmt.Sprintf(" mapped to AS%d", system)
+	}
+	return ""
+}
 
 // Mapped reports whether neighbourhoods are autonomous systems.
 func (b *Book) Mapped() bool { return b.cfg.Map != nil }
