@@ -195,7 +195,8 @@ func New(cfg Config) *Node {
 	n := &Node{
 		cfg: cfg, net: cfg.Chain.Network(), chain: cfg.Chain, pool: pool{cfg.Chain}, clock: cfg.Clock,
 		log: cfg.Log, book: cfg.Book, bans: cfg.Bans,
-		memory: newBudget(int64(cfg.MaxConnections+20) * 2_000_000),
+		// A message of each peer: who sends slowly takes nothing away from others.
+		memory: newBudget(int64(cfg.MaxConnections+maxManual+maxFeelers) * wire.MaxPayload),
 		keys:   [2]uint64{rand.Uint64(), rand.Uint64()},
 		wake:   make(chan struct{}, 1),
 		peers:  map[PeerID]*Peer{}, nonces: map[uint64]bool{},

@@ -275,7 +275,7 @@ func (n *Node) addPeer(ctx context.Context, c net.Conn, typ ConnType, addr wire.
 	n.nextID++
 	n.peers[p.id] = p
 	p.conn = wire.NewConn(p.raw, typ != Inbound, wire.Config{
-		Magic: n.net.Magic, V2: v2, Reserve: n.memory.reserve,
+		Magic: n.net.Magic, V2: v2, Reserve: n.memory.reserve, Release: n.memory.release,
 	})
 	n.debugf("Added connection peer=%d", p.id)
 	n.group.Go(func() { p.run(ctx) })
@@ -371,21 +371,25 @@ func (p *Peer) readLoop(ctx context.Context) {
 			name = "*other*"
 		}
 		p.n.countRecv(p, name, f.Size)
-		if !p.waitRoom() {
-			return
-		}
-		p.capture("msgs_recv.dat", f.Command, f.Payload)
-		p.n.handle(ctx, p, f)
-		p.n.retryOrphans(ctx, p)
-		p.n.memory.release(len(f.Payload))
-		p.n.mu.Lock()
-		p.n.sendDue(p)
-		closing := p.closing
-		p.n.mu.Unlock()
-		if closing {
+		if !p.take(ctx, f) {
 			return
 		}
 	}
+}
+
+// take deals with a message once the peer has taken what it was sent; false where the connection is to end.
+func (p *Peer) take(ctx context.Context, f wire.Frame) bool {
+	defer p.n.memory.release(f.Reserved)
+	if !p.waitRoom() {
+		return false
+	}
+	p.capture("msgs_recv.dat", f.Command, f.Payload)
+	p.n.handle(ctx, p, f)
+	p.n.retryOrphans(ctx, p)
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	p.n.sendDue(p)
+	return !p.closing
 }
 
 func (n *Node) countRecv(p *Peer, name string, octets int) {

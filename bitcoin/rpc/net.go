@@ -408,7 +408,7 @@ func (a *API) addPeerAddress(c call) (any, error) {
 	}
 	addr, err := wire.ParseAddr(c.String(0, ""))
 	if err != nil {
-		return nil, fail(jsonrpc.InvalidAddressOrKey, "Invalid IP address")
+		return nil, fail(jsonrpc.InvalidIPOrSubnet, "Invalid IP address")
 	}
 	now := a.now()
 	at := wire.KnownAddr{Time: uint32(now.Unix()), Services: wire.ServiceNetwork | wire.ServiceWitness,

@@ -22,6 +22,10 @@ type Config struct {
 	// octets. It may wait; an error ends the connection.
 	Reserve func(octets int) error
 
+	// Release, if not nil, is told of octets that were reserved and are not in a Frame: of messages
+	// that were dropped, of decoys, and of those that did not come whole.
+	Release func(octets int)
+
 	// Random is the source of keys and garbage; nil for the operating system's.
 	Random io.Reader
 }
@@ -47,6 +51,9 @@ type Frame struct {
 	Command string
 	Payload []byte // not used again by Conn
 	Size    int    // octets on the wire
+
+	// Reserved is what Reserve was asked for: whoever has the frame gives it back.
+	Reserved int
 }
 
 // NewConn returns the framing of a connection, on which Handshake is to be called first. The
@@ -119,29 +126,9 @@ func (c *Conn) writeAll(sends <-chan []byte) error {
 }
 
 func (c *Conn) readHandshake(h *Handshake, sends chan<- []byte) error {
-	var small [64]byte // garbage is read octet by octet
 	heard := false
 	for h.Want() > 0 {
-		b := small[:min(h.Want(), len(small))]
-		if h.Want() > len(small) { // a decoy
-			if err := c.reserve(h.Want()); err != nil {
-				return err
-			}
-		}
-		n, err := io.ReadFull(c.r, b)
-		heard = heard || n > 0
-		if err != nil && c.initiator && !heard {
-			return fmt.Errorf("%w: %w", ErrNotV2, err)
-		}
-		if err == nil && len(b) < h.Want() {
-			var rest []byte
-			rest, err = c.read(h.Want() - len(b))
-			b = append(slices.Clone(b), rest...)
-		}
-		if err != nil {
-			return fmt.Errorf("v2 handshake: %w", err)
-		}
-		send, err := h.Step(b)
+		send, err := c.readStep(h, &heard)
 		if err != nil {
 			return err
 		}
@@ -151,6 +138,33 @@ func (c *Conn) readHandshake(h *Handshake, sends chan<- []byte) error {
 	}
 	c.replay = h.Replay()
 	return nil
+}
+
+// readStep reads what the handshake wants next. Nearly all of it is small: garbage is read octet by octet.
+func (c *Conn) readStep(h *Handshake, heard *bool) (send []byte, err error) {
+	var small [64]byte
+	want := h.Want()
+	b := small[:min(want, len(small))]
+	if want > len(small) { // a decoy
+		if err := c.reserve(want); err != nil {
+			return nil, err
+		}
+		defer c.release(want)
+	}
+	n, err := io.ReadFull(c.r, b)
+	*heard = *heard || n > 0
+	if err != nil && c.initiator && !*heard {
+		return nil, fmt.Errorf("%w: %w", ErrNotV2, err)
+	}
+	if err == nil && len(b) < want {
+		var rest []byte
+		rest, err = c.read(want - len(b))
+		b = append(slices.Clone(b), rest...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("v2 handshake: %w", err)
+	}
+	return h.Step(b)
 }
 
 // readAhead is the most that is allocated for octets that have not arrived (Core's
@@ -190,7 +204,13 @@ func (c *Conn) reserve(n int) error {
 	return c.cfg.Reserve(n)
 }
 
-func (c *Conn) readV1() (Frame, error) {
+func (c *Conn) release(n int) {
+	if c.cfg.Release != nil {
+		c.cfg.Release(n)
+	}
+}
+
+func (c *Conn) readV1() (f Frame, err error) {
 	var b [v1HeaderSize]byte
 	n := copy(b[:], c.replay)
 	c.replay = nil
@@ -204,6 +224,11 @@ func (c *Conn) readV1() (Frame, error) {
 	if err := c.reserve(h.size); err != nil {
 		return Frame{}, err
 	}
+	defer func() {
+		if err != nil {
+			c.release(h.size)
+		}
+	}()
 	payload, err := c.read(h.size)
 	if err != nil {
 		return Frame{}, noEOF(err)
@@ -212,7 +237,7 @@ func (c *Conn) readV1() (Frame, error) {
 		return Frame{}, err
 	}
 	command, _ := cutCommand(h.command[:], '~')
-	return Frame{command, payload, v1HeaderSize + len(payload)}, nil
+	return Frame{command, payload, v1HeaderSize + len(payload), h.size}, nil
 }
 
 // readV2 reads packets up to the first that is no decoy.
@@ -229,21 +254,30 @@ func (c *Conn) readV2() (Frame, error) {
 		if err := c.reserve(n); err != nil {
 			return Frame{}, err
 		}
-		b, err := c.read(n + v2HeaderSize + v2TagSize)
-		if err != nil {
-			return Frame{}, noEOF(err)
-		}
-		contents, ignore, err := c.session.open(b, nil)
-		if err != nil {
-			return Frame{}, err
-		}
 		size += n + v2Overhead
-		if ignore {
-			continue
+		f, ignore, err := c.readPacket(n)
+		if err != nil || ignore {
+			c.release(n)
 		}
-		command, payload, err := cutContents(contents)
-		return Frame{command, payload, size}, err
+		if !ignore {
+			f.Size, f.Reserved = size, n
+			return f, err
+		}
 	}
+}
+
+// readPacket reads a packet whose contents have n octets.
+func (c *Conn) readPacket(n int) (f Frame, ignore bool, err error) {
+	b, err := c.read(n + v2HeaderSize + v2TagSize)
+	if err != nil {
+		return f, false, noEOF(err)
+	}
+	contents, ignore, err := c.session.open(b, nil)
+	if err != nil || ignore {
+		return f, ignore && err == nil, err
+	}
+	f.Command, f.Payload, err = cutContents(contents)
+	return f, false, err
 }
 
 // noEOF says of an end in the midst of a message that it is not expected.

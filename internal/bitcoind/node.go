@@ -304,6 +304,9 @@ func (n *Node) startPeers() error {
 	}
 	if absent != nil || err != nil {
 		n.log.Info("Recreating the banlist database")
+		if err := cfg.Bans.Flush(n.clock.Now()); err != nil {
+			return fmt.Errorf("Cannot write %s: %w", bans, err)
+		}
 	}
 	n.warmup("Starting network threads…")
 	for _, b := range n.cfg.Binds {
