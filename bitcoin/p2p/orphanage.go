@@ -265,6 +265,21 @@ func (o *orphanage) retryAny() (*bitcoin.Tx, PeerID) {
 	return nil, 0
 }
 
+// childrenFrom returns the orphans of a peer that spend a transaction, the newest first.
+func (o *orphanage) childrenFrom(txid bitcoin.Hash, id PeerID) (list []*bitcoin.Tx) {
+	a := o.accounts[id]
+	if a == nil {
+		return nil
+	}
+	for _, offer := range slices.Backward(a.offers) {
+		tx := offer.orphan.tx
+		if slices.ContainsFunc(tx.In, func(in bitcoin.TxIn) bool { return in.PrevOut.TxID == txid }) {
+			list = append(list, tx)
+		}
+	}
+	return list
+}
+
 // forBlock takes away the orphans that a block has, or that spend what it spends.
 func (o *orphanage) forBlock(b *bitcoin.Block) {
 	count := 0

@@ -47,6 +47,30 @@ func (p pool) submit(ctx context.Context, tx *bitcoin.Tx) txVerdict {
 	return verdictOf(e)
 }
 
+// submitPair offers a transaction and a child of it together; ok says that both are in the pool now. What is
+// said of one is zero where nothing is known of it.
+func (p pool) submitPair(ctx context.Context, parent, child *bitcoin.Tx) (verdicts [2]txVerdict, ok bool) {
+	r, err := p.chain.AddPackage(ctx, []*bitcoin.Tx{parent, child}, chain.PackageOptions{})
+	if err != nil {
+		return verdicts, false
+	}
+	for i := range min(len(verdicts), len(r.Txs)) {
+		switch t := &r.Txs[i]; t.State {
+		case chain.Accepted:
+			verdicts[i].accepted = true
+			verdicts[i].replaced = r.Replaced
+		case chain.Refused:
+			verdicts[i] = verdictOf(t.Err)
+		case chain.OtherWitness:
+			verdicts[i].err = errOtherWitness
+		}
+	}
+	return verdicts, r.Err == nil
+}
+
+// errOtherWitness says that the pool has the transaction with another witness.
+var errOtherWitness = errors.New("txn-same-nonwitness-data-in-mempool")
+
 // verdictOf says what a reason to refuse means for relaying.
 func verdictOf(e *mempool.Error) txVerdict {
 	return txVerdict{

@@ -256,12 +256,21 @@ func (n *Node) onTx(ctx context.Context, p *Peer, tx *bitcoin.Tx) {
 	n.txs.requests.answered(p.id, wtxid)
 	have := n.haveTx(wtxid, true, false)
 	cheap := !have && n.txs.cheap.has(wtxid)
+	var pair *txPair
 	if have || cheap {
 		n.forceRelay(p, txid, wtxid)
 	}
+	if cheap {
+		n.debugIn("txpackages", "found tx %s (wtxid=%s) in reconsiderable rejects, looking for child in "+
+			"orphanage", txid, wtxid)
+		pair = n.findPair(tx, p.id)
+	}
 	n.mu.Unlock()
 	if !have && !cheap {
-		n.tryTx(ctx, p, tx)
+		pair = n.tryTx(ctx, p, tx)
+	}
+	if pair != nil {
+		n.tryPair(ctx, pair)
 	}
 }
 
@@ -278,17 +287,17 @@ func (n *Node) forceRelay(p *Peer, txid, wtxid bitcoin.Hash) {
 	n.relay(txid, wtxid)
 }
 
-// tryTx offers a transaction to the pool.
-func (n *Node) tryTx(ctx context.Context, p *Peer, tx *bitcoin.Tx) {
+// tryTx offers a transaction to the pool. With a child that it may enter the pool with, it returns both.
+func (n *Node) tryTx(ctx context.Context, p *Peer, tx *bitcoin.Tx) *txPair {
 	verdict := n.pool.submit(ctx, tx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if verdict.accepted {
 		n.accepted(p.id, tx, verdict.replaced)
 		p.lastTx = n.clock.Now()
-		return
+		return nil
 	}
-	n.refused(p.id, tx, verdict, true)
+	return n.refused(p.id, tx, verdict, true)
 }
 
 // retryOrphans tries the orphans again whose parents have come and which are on this peer's account.
@@ -361,24 +370,29 @@ func (n *Node) accepted(id PeerID, tx *bitcoin.Tx, replaced []*bitcoin.Tx) {
 
 // refused remembers what the pool did not take, so that it is not fetched again, and keeps what lacks its
 // parents; with mu held. fresh says that it was judged for the first time.
-func (n *Node) refused(id PeerID, tx *bitcoin.Tx, v txVerdict, fresh bool) {
+func (n *Node) refused(id PeerID, tx *bitcoin.Tx, v txVerdict, fresh bool) (pair *txPair) {
 	txid, wtxid := tx.TxID(), tx.WTxID()
 	n.debugIn("mempoolrej", "%s (wtxid=%s) from peer=%d was not accepted: %v", txid, wtxid, id, v.err)
 	t := &n.txs
 	switch {
 	case v.fault:
-		return
+		return nil
 	case v.missingInputs:
 		if fresh && !t.rejects.has(wtxid) {
 			n.keepOrphan(id, tx)
 		}
-		return
+		return nil
 	case v.stripped:
 		// Its txid says nothing of the one with the witness, and that is its wtxid.
 		t.orphans.remove(wtxid)
-		return
+		return nil
 	case v.tooCheap:
 		t.cheap.add(wtxid)
+		if fresh {
+			n.debugIn("txpackages", "tx %s (wtxid=%s) failed but reconsiderable, looking for child in orphanage",
+				txid, wtxid)
+			pair = n.findPair(tx, id)
+		}
 	default:
 		// The wtxid only: the same transaction with another witness may be right.
 		t.rejects.add(wtxid)
@@ -394,6 +408,7 @@ func (n *Node) refused(id PeerID, tx *bitcoin.Tx, v txVerdict, fresh bool) {
 	if t.orphans.remove(wtxid) {
 		n.debugIn("txpackages", "   removed orphan tx %s (wtxid=%s)", txid, wtxid)
 	}
+	return pair
 }
 
 // addExtra keeps a transaction that was not accepted for compact blocks.

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -205,5 +206,24 @@ func TestOrphanIsTriedOnce(t *testing.T) {
 	}
 	if tx, _ := o.retryAny(); tx != nil || o.waiting != 0 {
 		t.Error("it is tried twice")
+	}
+	if list := o.childrenFrom(parent.TxID(), 2); len(list) != 1 || list[0] != child {
+		t.Errorf("children %v", list)
+	}
+}
+
+func TestPairHashDoesNotDependOnOrder(t *testing.T) {
+	a, b := orphanTx(bitcoin.Hash{1}, 0, 1), orphanTx(bitcoin.Hash{2}, 0, 1)
+	p, q := txPair{parent: a, child: b}, txPair{parent: b, child: a}
+	if p.hash() != q.hash() {
+		t.Error("a pair has two names")
+	}
+	// The sum over wtxids as numbers: the greater last octet comes second.
+	x, y := a.WTxID(), b.WTxID()
+	if binary.LittleEndian.Uint64(x[24:]) > binary.LittleEndian.Uint64(y[24:]) {
+		x, y = y, x
+	}
+	if want := bitcoin.DoubleHash(append(append([]byte(nil), x[:]...), y[:]...)); p.hash() != want {
+		t.Error("not the hash of the sorted wtxids")
 	}
 }
