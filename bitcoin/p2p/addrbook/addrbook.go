@@ -65,8 +65,8 @@ type Place struct {
 
 // Config of a Book. The zero Config is good to use.
 type Config struct {
-	Map        *ASMap                           // neighbourhoods are autonomous systems; nil: nets of one size
-	Fixed      bool                             // the places of addresses are known, as Core's -test=addrman makes them
+	Map        *ASMap                           // neighbourhoods are systems; nil: nets of one size
+	Fixed      bool                             // the places are known, as Core's -test=addrman has them
 	CheckEvery int                              // the book is checked once in so many operations; 0: never
 	Debugf     func(format string, args ...any) // nil: nothing is told
 }
