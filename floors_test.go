@@ -88,7 +88,8 @@ var floors = map[string][]string{
 	// 8 doors
 	"bitcoin/rpc/jsonrpc": {"bitcoin"},
 	"bitcoin/rpc": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
-		"bitcoin/chain", "bitcoin/p2p", "bitcoin/p2p/addrbook", "bitcoin/miner", "bitcoin/rpc/jsonrpc"},
+		"bitcoin/chain", "bitcoin/index", "bitcoin/p2p", "bitcoin/p2p/addrbook", "bitcoin/miner",
+		"bitcoin/rpc/jsonrpc"},
 	"internal/web": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "bridge/eventlog",
 		"bridge/evidence", "bridge/tlog"},
 

@@ -22,8 +22,8 @@ const (
 	overwriting1 = "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721" // 91,880
 )
 
-// isOverwriting reports whether the block is one of the two that BIP 30 excepts.
-func isOverwriting(height bitcoin.Height, hash bitcoin.Hash) bool {
+// IsOverwriting reports whether the block is one of the two that BIP 30 excepts.
+func IsOverwriting(height bitcoin.Height, hash bitcoin.Hash) bool {
 	return height == 91_842 && hash.String() == overwriting2 ||
 		height == 91_880 && hash.String() == overwriting1
 }
@@ -40,7 +40,7 @@ func IsOverwritten(height bitcoin.Height, hash bitcoin.Hash) bool {
 // block at BIP34Height is known, not for any chain that activates BIP 34.
 func checkOverwrite(s *State, c *Candidate, view View) error {
 	height := s.Height + 1
-	if height < bip34ImpliesBIP30 && (s.bip34 || isOverwriting(height, c.hash)) {
+	if height < bip34ImpliesBIP30 && (s.bip34 || IsOverwriting(height, c.hash)) {
 		return nil
 	}
 	outs := c.created()

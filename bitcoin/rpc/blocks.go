@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func (a *API) blockMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getblockheader", Params: "blockhash:h verbose:b?",
 			Run: run(a.getBlockHeader), Doc: "Returns a block header, described or in hexadecimal."},
 		{Category: "blockchain", Name: "gettxoutproof", Params: "txids:a blockhash:h?",
-			Run: run(a.getTxOutProof),
+			Run: a.getTxOutProof,
 			Doc: "Returns a hex-encoded proof that \"txid\" was included in a block."},
 		{Category: "blockchain", Name: "verifytxoutproof", Params: "proof:s", Run: run(a.verifyTxOutProof),
 			Doc: "Verifies that a proof points to a transaction in a block, returning the transaction it " +
@@ -256,14 +257,13 @@ func (a *API) inputJSON(tx *bitcoin.Tx, i int, coin *consensus.Coin) object {
 	return o
 }
 
-func (a *API) getTxOutProof(c call) (any, error) {
+func (a *API) getTxOutProof(ctx context.Context, c call) (any, error) {
 	list := c.Array(0)
 	if len(list) == 0 {
 		return nil, fail(jsonrpc.InvalidParameter, "Parameter 'txids' cannot be empty")
 	}
 	want := map[bitcoin.Hash]bool{}
-	var first bitcoin.Hash
-	for i, v := range list {
+	for _, v := range list {
 		h, err := jsonrpc.ParseHash(v, "txid")
 		if err != nil {
 			return nil, err
@@ -272,20 +272,12 @@ func (a *API) getTxOutProof(c call) (any, error) {
 			return nil, fail(jsonrpc.InvalidParameter, "Invalid parameter, duplicated txid: %v", v)
 		}
 		want[h] = true
-		if i == 0 {
-			first = h
-		}
 	}
-	e, err := a.blockOf(c, want)
+	e, err := a.blockOf(ctx, c, want)
 	if err != nil {
 		return nil, err
 	}
-	_ = first
-	raw, err := a.rawBlock(e)
-	if err != nil {
-		return nil, err
-	}
-	b, err := bitcoin.ParseBlock(raw)
+	b, err := a.parsedBlock(e)
 	if err != nil {
 		return nil, err
 	}
@@ -303,18 +295,37 @@ func (a *API) getTxOutProof(c call) (any, error) {
 	return jsonrpc.Hex(m.Append(nil)), nil
 }
 
-// blockOf returns the block that a proof is about: the one that is named, or that of an unspent output.
-func (a *API) blockOf(c call, want map[bitcoin.Hash]bool) (chain.Entry, error) {
+// maxOutputs is more than any transaction has (Core's MAX_OUTPUTS_PER_BLOCK).
+const maxOutputs = 4_000_000 / (9 * bitcoin.WitnessScale)
+
+// blockOf returns the block that a proof is about: the one that is named, that of an unspent output, or the
+// one that the index of transactions knows.
+func (a *API) blockOf(ctx context.Context, c call, want map[bitcoin.Hash]bool) (chain.Entry, error) {
 	if c.Has(1) {
 		return a.lookup(c.Hash(1))
 	}
-	for txid := range want {
-		for i := range uint32(1000) {
-			coin, err := a.chain.Coin(bitcoin.OutPoint{TxID: txid, Index: i}, false)
-			if err == nil && !coin.IsSpent() {
-				if e, ok := a.chain.AtHeight(coin.Height); ok {
-					return e, nil
+	if a.txIndex() == nil {
+		for txid := range want {
+			for i := range uint32(maxOutputs) {
+				if i%1000 == 0 && ctx.Err() != nil {
+					break
 				}
+				coin, err := a.chain.Coin(bitcoin.OutPoint{TxID: txid, Index: i}, false)
+				if err == nil && !coin.IsSpent() {
+					if e, ok := a.chain.AtHeight(coin.Height); ok {
+						return e, nil
+					}
+				}
+			}
+		}
+		return chain.Entry{}, fail(jsonrpc.InvalidAddressOrKey, "Transaction not yet in block")
+	}
+	a.txIndex().Wait(ctx)
+	for txid := range want {
+		hash, _, err := a.txIndex().Find(txid)
+		if err == nil {
+			if e, ok := a.chain.Lookup(hash); ok {
+				return e, nil
 			}
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
-	"github.com/tallypost/tallypost/bitcoin/script"
 )
 
 func (a *API) chainMethods() []jsonrpc.Method {
@@ -114,18 +113,19 @@ func (a *API) getDeploymentInfo(c call) (any, error) {
 			return nil, err
 		}
 	}
+	return a.deploymentInfo(e)
+}
+
+// deploymentInfo describes the rules that the block after one has to meet.
+func (a *API) deploymentInfo(e chain.Entry) (any, error) {
 	s, ok := a.chain.State(e.Hash)
 	if !ok {
 		return nil, fail(jsonrpc.InvalidAddressOrKey, "Block not found")
 	}
-	var flags object
-	names := script.Flags(0)
-	next := consensus.ScriptFlags(a.net, e.Height+1, bitcoin.Hash{})
+	flags := consensus.ScriptFlags(a.net, e.Height+1, bitcoin.Hash{})
 	if e.Height > 0 {
-		next = consensus.ScriptFlags(a.net, e.Height, e.Hash)
+		flags = consensus.ScriptFlags(a.net, e.Height, e.Hash)
 	}
-	names = next
-	_ = flags
 	var deployments object
 	for _, b := range []struct {
 		name   string
@@ -143,7 +143,7 @@ func (a *API) getDeploymentInfo(c call) (any, error) {
 			deployments.Set(id.String(), d)
 		}
 	}
-	return object{{"hash", e.Hash}, {"height", e.Height}, {"script_flags", names.Names()},
+	return object{{"hash", e.Hash}, {"height", e.Height}, {"script_flags", flags.Names()},
 		{"deployments", deployments}}, nil
 }
 

@@ -19,8 +19,9 @@ const defaultMaxRate = bitcoin.Coin / 10
 func (a *API) rawMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
 		{Category: "rawtransactions", Name: "getrawtransaction",
-			Params: "txid:s verbosity|verbose:v? blockhash:s?", Run: run(a.getRawTransaction),
-			Doc: "Returns a transaction of the mempool, or of a block that is named."},
+			Params: "txid:s verbosity|verbose:v? blockhash:s?", Run: a.getRawTransaction,
+			Doc: "Returns a transaction of the mempool or, with -txindex, of any block; or of a block that " +
+				"is named."},
 		{Category: "rawtransactions", Name: "decoderawtransaction", Params: "hexstring:s iswitness:b?",
 			Run: run(a.decodeRawTransaction), Doc: "Return a JSON object representing the serialized, " +
 				"hex-encoded transaction."},
@@ -33,7 +34,7 @@ func (a *API) rawMethods() []jsonrpc.Method {
 	}
 }
 
-func (a *API) getRawTransaction(c call) (any, error) {
+func (a *API) getRawTransaction(ctx context.Context, c call) (any, error) {
 	txid, err := jsonrpc.ParseHash(c.Any(0), "parameter 1")
 	if err != nil {
 		return nil, err
@@ -46,44 +47,76 @@ func (a *API) getRawTransaction(c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var tx *bitcoin.Tx
-	var spent *consensus.Spent
-	var in *chain.Entry
-	if c.Has(2) {
-		h, err := jsonrpc.ParseHash(c.Any(2), "parameter 3")
-		if err != nil {
-			return nil, err
-		}
-		e, ok := a.chain.Lookup(h)
-		if !ok {
-			return nil, fail(jsonrpc.InvalidAddressOrKey, "Block hash not found")
-		}
-		in = &e
-		if tx, spent, err = a.txInBlock(e, txid, v >= 2); err != nil {
-			return nil, err
-		}
-	} else if tx = a.poolTx(txid); tx == nil {
-		return nil, fail(jsonrpc.InvalidAddressOrKey, "No such mempool transaction. Use -txindex or provide "+
-			"a block hash to enable blockchain transaction queries. Use gettransaction for wallet transactions.")
+	tx, in, err := a.findTx(ctx, c, txid)
+	if err != nil {
+		return nil, err
 	}
 	if v <= 0 {
 		return jsonrpc.Hex(tx.Append(nil)), nil
 	}
 	var o object
-	if in != nil {
+	if c.Has(2) {
 		o.Set("in_active_chain", in.Active)
+	}
+	var spent *consensus.Spent
+	if in != nil && v >= 2 {
+		if _, spent, err = a.txInBlock(*in, txid, true); err != nil {
+			return nil, err
+		}
 	}
 	o = append(o, a.txJSON(tx, true, spent, v >= 2)...)
 	if in != nil {
-		o.Set("blockhash", in.Hash)
-		if in.Active {
-			o.Set("confirmations", int(a.chain.Tip().Height-in.Height)+1)
-			o.Set("time", in.Header.Time).Set("blocktime", in.Header.Time)
-		} else {
-			o.Set("confirmations", 0)
-		}
+		o = append(o, a.placeJSON(in)...)
 	}
 	return o, nil
+}
+
+// placeJSON says which block has a transaction.
+func (a *API) placeJSON(in *chain.Entry) object {
+	o := object{{"blockhash", in.Hash}}
+	if !in.Active {
+		return *o.Set("confirmations", 0)
+	}
+	o.Set("confirmations", int(a.chain.Tip().Height-in.Height)+1)
+	return *o.Set("time", in.Header.Time).Set("blocktime", in.Header.Time)
+}
+
+// findTx returns the transaction that getrawtransaction asks for, and its block, if it is in one.
+func (a *API) findTx(ctx context.Context, c call, txid bitcoin.Hash) (*bitcoin.Tx, *chain.Entry, error) {
+	if c.Has(2) {
+		h, err := jsonrpc.ParseHash(c.Any(2), "parameter 3")
+		if err != nil {
+			return nil, nil, err
+		}
+		e, ok := a.chain.Lookup(h)
+		if !ok {
+			return nil, nil, fail(jsonrpc.InvalidAddressOrKey, "Block hash not found")
+		}
+		tx, _, err := a.txInBlock(e, txid, false)
+		return tx, &e, err
+	}
+	ready := false
+	if x := a.txIndex(); x != nil {
+		ready = x.Wait(ctx)
+	}
+	tx, hash, err := a.txByID(txid)
+	if err != nil {
+		return nil, nil, fail(jsonrpc.InternalError, "%v", err)
+	}
+	if tx != nil {
+		if e, ok := a.chain.Lookup(hash); ok && hash != (bitcoin.Hash{}) {
+			return tx, &e, nil
+		}
+		return tx, nil, nil
+	}
+	text := "No such mempool or blockchain transaction"
+	if a.txIndex() == nil {
+		text = "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain " +
+			"transaction queries"
+	} else if !ready {
+		text = "No such mempool transaction. Blockchain transactions are still in the process of being indexed"
+	}
+	return nil, nil, fail(jsonrpc.InvalidAddressOrKey, "%s. Use gettransaction for wallet transactions.", text)
 }
 
 func (a *API) poolTx(txid bitcoin.Hash) (tx *bitcoin.Tx) {

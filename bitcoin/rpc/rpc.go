@@ -16,6 +16,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/index"
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/miner"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
@@ -62,8 +63,9 @@ type Config struct {
 	P2P     *p2p.Node
 	Clock   Clock
 	Log     *slog.Logger
-	Coins   Coins // nil: scantxoutset and gettxoutsetinfo are not there
-	Files   Files // nil: nothing is known of files
+	Coins   Coins      // nil: scantxoutset and gettxoutsetinfo are not there
+	Files   Files      // nil: nothing is known of files
+	Indexes *index.Set // nil: none
 	Logging Logging
 
 	LogFile    string
@@ -89,7 +91,8 @@ type API struct {
 	p2p   *p2p.Node
 	log   *slog.Logger
 
-	assembled atomic.Pointer[assembled]
+	assembled           atomic.Pointer[assembled]
+	coinScan, blockScan scan
 }
 
 // New returns an API.
@@ -121,6 +124,8 @@ func (a *API) Methods() []jsonrpc.Method {
 	list = append(list, a.mempoolMethods()...)
 	list = append(list, a.miningMethods()...)
 	list = append(list, a.utilMethods()...)
+	list = append(list, a.indexMethods()...)
+	list = append(list, a.scanMethods()...)
 	if a.cfg.Coins != nil {
 		list = append(list, a.coinMethods()...)
 	}

@@ -27,9 +27,6 @@ func (a *API) utilMethods() []jsonrpc.Method {
 		{Category: "util", Name: "createmultisig", Params: "nrequired:i keys:a address_type:s?",
 			Run: run(a.createMultisig),
 			Doc: "Creates a multi-signature address with n signatures of m keys required."},
-		{Category: "util", Name: "getindexinfo", Params: "index_name:s?",
-			Run: run(func(call) (any, error) { return object{}, nil }),
-			Doc: "Returns the status of one or all available indices currently running in the node."},
 	}
 }
 

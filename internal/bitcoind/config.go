@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/index"
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 	"github.com/tallypost/tallypost/bitcoin/miner"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
@@ -49,6 +50,7 @@ type Config struct {
 	RPC     jsonrpc.Config
 	RPCOn   bool
 	RPCBind []netip.AddrPort
+	REST    bool
 	Cookie  string // file; empty: none
 	Perm    uint32 // of the cookie file
 	User    string
@@ -67,6 +69,8 @@ type Config struct {
 	PersistMempool bool
 	PlainMempool   bool
 
+	Indexes index.Wanted
+
 	Warnings []string // for the log
 }
 
@@ -79,7 +83,8 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	c.BaseDir = o.DataDir()
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
 	c.Warnings = o.Warnings
-	steps := []func(*options.Options) error{c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc}
+	steps := []func(*options.Options) error{c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc,
+		c.indexes}
 	for _, step := range steps {
 		if err := step(o); err != nil {
 			return c, err
@@ -361,6 +366,7 @@ func (c *Config) rpc(o *options.Options) error {
 	if port < 1 || port > math.MaxUint16 {
 		return fmt.Errorf("Invalid port specified in -rpcport: '%s'", o.String("rpcport", ""))
 	}
+	c.REST = o.Bool("rest", false)
 	r := &c.RPC
 	r.Timeout = time.Duration(o.Int("rpcservertimeout", 30)) * time.Second
 	r.Workers, r.Queue = int(max(o.Int("rpcthreads", 16), 1)), int(max(o.Int("rpcworkqueue", 64), 1))

@@ -24,6 +24,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chain"
+	"github.com/tallypost/tallypost/bitcoin/index"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
 	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
 	"github.com/tallypost/tallypost/bitcoin/rpc"
@@ -40,13 +41,14 @@ type Node struct {
 	locks []*os.File
 	files []*os.File // of the log
 
-	store  *blockstore.Store
-	chain  *chain.Chain
-	p2p    *p2p.Node
-	api    *rpc.API
-	server *jsonrpc.Server
-	stop   context.CancelFunc
-	loaded atomic.Bool // blocks and mempool have been taken in from files
+	store   *blockstore.Store
+	chain   *chain.Chain
+	indexes *index.Set
+	p2p     *p2p.Node
+	api     *rpc.API
+	server  *jsonrpc.Server
+	stop    context.CancelFunc
+	loaded  atomic.Bool // blocks and mempool have been taken in from files
 
 	mu      sync.Mutex // guards what follows
 	failure error      // what the node ended for
@@ -160,6 +162,9 @@ func (n *Node) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = firstOf(err, n.closeStore()) }()
+	if err := n.openIndexes(); err != nil {
+		return err
+	}
 	if reindexing, err := n.chain.Reindexing(); err == nil && !reindexing && n.cfg.Storage.Prune != 0 {
 		n.warmup("Pruning blockstore…")
 		if err := n.chain.Prune(ctx); err != nil {
@@ -185,6 +190,11 @@ func (n *Node) run(ctx context.Context) (err error) {
 	defer loaded()
 	runs.Go(func() { n.initLoad(ctx, loaded) })
 	runs.Go(func() { n.watchHeight(ctx) })
+	runs.Go(func() {
+		if err := n.indexes.Run(ctx); err != nil {
+			n.fail(err)
+		}
+	})
 	err = n.p2p.Run(ctx)
 	n.log.Info("Shutdown in progress...")
 	n.stop()
@@ -245,6 +255,9 @@ func (n *Node) startServer(ctx context.Context, calls *sync.WaitGroup) error {
 	}
 	cfg := n.cfg.RPC
 	cfg.Log = n.log
+	if n.cfg.REST {
+		cfg.Handler = n.rest
+	}
 	if n.cfg.Pass != "" {
 		n.log.Info("Using rpcuser/rpcpassword authentication.")
 		cfg.Credentials = append(cfg.Credentials, jsonrpc.NewCredential(n.cfg.User, n.cfg.Pass))
@@ -292,6 +305,9 @@ func (n *Node) startPeers() error {
 	n.warmup("Loading P2P addresses…")
 	cfg := n.cfg.P2P
 	cfg.Chain, cfg.Clock, cfg.Log = n.chain, n.clock, n.log
+	if n.indexes.Filters != nil {
+		cfg.Filters = n.indexes.Filters
+	}
 	cfg.AnchorsFile = filepath.Join(n.cfg.DataDir, "anchors.dat")
 	var err error
 	if cfg.Book, err = n.loadBook(); err != nil {
@@ -372,7 +388,7 @@ func (n *Node) makeAPI() {
 	}
 	n.api = rpc.New(rpc.Config{
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
-		Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
+		Indexes: n.indexes, Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
 		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
 		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
 	})

@@ -13,7 +13,9 @@ import (
 )
 
 // closeStore makes what the chain has durable and gives the store back.
-func (n *Node) closeStore() error { return firstOf(n.chain.Close(), n.store.Close()) }
+func (n *Node) closeStore() error {
+	return firstOf(n.indexes.Close(), n.chain.Close(), n.store.Close())
+}
 
 func (n *Node) diskFiles() rpc.Files {
 	return files{n.store, filepath.Join(n.cfg.DataDir, "chainstate")}

@@ -28,7 +28,8 @@ type Response struct {
 }
 
 // Handler answers requests to paths that are not JSON-RPC's; ok is false where it has none of the path.
-type Handler func(ctx context.Context, r *http.Request) (resp Response, ok bool)
+// The body has been read.
+type Handler func(ctx context.Context, r *http.Request, body []byte) (resp Response, ok bool)
 
 // Serve takes connections until the context ends or the listener fails, and returns when all of them have
 // ended. Requests of one connection are answered one by one, in their order. (net/http's server refuses

@@ -111,6 +111,9 @@ type Call struct {
 	method *Method
 }
 
+// Args returns a call with arguments, for who runs a method's function by himself.
+func Args(args ...any) *Call { return &Call{Request: &Request{}, args: args} }
+
 // Has reports whether argument i is there and not null.
 func (c *Call) Has(i int) bool { return i < len(c.args) && c.args[i] != nil }
 

@@ -118,7 +118,7 @@ func (s *Server) answer(ctx context.Context, req *http.Request, body []byte) Res
 		return s.answerRPC(ctx, req, body)
 	}
 	if s.cfg.Handler != nil {
-		if r, ok := s.cfg.Handler(ctx, req); ok {
+		if r, ok := s.cfg.Handler(ctx, req, body); ok {
 			return r
 		}
 	}

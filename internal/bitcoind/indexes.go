@@ -1,0 +1,56 @@
+package bitcoind
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/tallypost/tallypost/bitcoin/index"
+	"github.com/tallypost/tallypost/bitcoin/wire"
+	"github.com/tallypost/tallypost/internal/bitcoind/options"
+)
+
+// indexes reads which indexes there are to be.
+func (c *Config) indexes(o *options.Options) error {
+	c.Indexes = index.Wanted{Tx: o.Bool("txindex", false), CoinStats: o.Bool("coinstatsindex", false)}
+	switch types := o.List("blockfilterindex"); {
+	case !o.Has("blockfilterindex") || len(types) == 0 || o.String("blockfilterindex", "") == "0":
+	default:
+		for _, t := range types {
+			switch t {
+			case "", "1", "basic":
+				c.Indexes.Filters = true
+			case "0":
+			default:
+				return fmt.Errorf("Unknown -blockfilterindex value %s.", t)
+			}
+		}
+	}
+	if o.Bool("peerblockfilters", false) {
+		if !c.Indexes.Filters {
+			return errors.New("Cannot set -peerblockfilters without -blockfilterindex.")
+		}
+		c.P2P.Services |= wire.ServiceCompactFilters
+	}
+	return nil
+}
+
+// openIndexes opens the indexes that are wanted, once there is a chain.
+func (n *Node) openIndexes() error {
+	var err error
+	n.indexes, err = index.Open(index.Config{Chain: n.chain, Dir: filepath.Join(n.cfg.DataDir, "indexes"),
+		Log: n.log, Wipe: n.cfg.Storage.Reindex}, n.cfg.Indexes)
+	if err != nil {
+		return err
+	}
+	if n.cfg.Storage.Prune == 0 {
+		return nil
+	}
+	for _, x := range n.indexes.All() {
+		if !x.Available() {
+			return fmt.Errorf("%s best block of the index goes beyond pruned data. Please disable the index "+
+				"or reindex (which will download the whole blockchain again)", x.Status().Name)
+		}
+	}
+	return nil
+}
