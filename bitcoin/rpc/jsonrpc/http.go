@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -100,6 +101,12 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		limit.N = maxHeaderBytes
 		req, err := http.ReadRequest(r)
 		if err != nil {
+			var bad *url.Error
+			if errors.As(err, &bad) {
+				writeResponse(c, Response{Status: http.StatusBadRequest, Type: "text/plain",
+					Body: []byte("URI parsing failed, it likely contained RFC 3986 invalid characters\r\n")}, true)
+				return
+			}
 			if limit.N <= 0 || isSyntax(err) {
 				writeResponse(c, Response{Status: http.StatusBadRequest}, true)
 			}
