@@ -63,6 +63,7 @@ var floors = map[string][]string{
 	"mail/keyring":           {"@ground", "@mailrules", "mail"},
 	"mail/relay":             {"@ground", "@mailrules", "mail", "mail/queue"},
 	"bitcoin/blockstore":     {"@ground", "@bitcoinrules", "bitcoin"},
+	"bitcoin/descriptor":     {"bitcoin", "bitcoin/secp", "bitcoin/script"},
 	"bitcoin/mempool":        {"@ground", "@bitcoinrules", "bitcoin"},
 	"bridge/eventlog":        {"@ground", "mail", "mail/queue", "bridge/tlog"},
 
@@ -87,7 +88,7 @@ var floors = map[string][]string{
 
 	// 8 doors
 	"bitcoin/rpc/jsonrpc": {"bitcoin"},
-	"bitcoin/rpc": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
+	"bitcoin/rpc": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/descriptor", "bitcoin/mempool",
 		"bitcoin/chain", "bitcoin/index", "bitcoin/p2p", "bitcoin/p2p/addrbook", "bitcoin/miner",
 		"bitcoin/rpc/jsonrpc"},
 	"internal/web": {"@ground", "@mailrules", "mail", "mail/queue", "mail/account", "bridge/eventlog",

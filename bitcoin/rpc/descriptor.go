@@ -1,306 +1,298 @@
 package rpc
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"strconv"
+	"errors"
 	"strings"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/descriptor"
+	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/script"
 	"github.com/tallypost/tallypost/bitcoin/secp"
 )
 
-// The descriptors that are read here are those of one fixed script without key derivation: raw, addr, pk,
-// pkh, wpkh, combo of one form, tr and rawtr of one key, multi and sortedmulti, and sh and wsh around them
-// (BIPs 380 to 386). Extended keys and miniscript belong to the package of descriptors.
-
-const (
-	descCharset = "0123456789()[],'/*abcdefgh@:$%{}IJKLMNOPQRSTUVWXYZ&+-.;<=>?!^_|~ijklmnopqrstuvwxyz" +
-		"ABCDEFGH`#\"\\ "
-	sumCharset = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-)
-
-// descriptorSum returns the eight characters behind the # (BIP 380, "Checksum").
-func descriptorSum(s string) (string, bool) {
-	polymod := func(c uint64, v int) uint64 {
-		top := c >> 35
-		c = (c&0x7ffffffff)<<5 ^ uint64(v)
-		for i, g := range []uint64{0xf5dee51989, 0xa9fdca3312, 0x1bab10e32d, 0x3706b1677a, 0x644d626ffd} {
-			if top>>i&1 == 1 {
-				c ^= g
-			}
-		}
-		return c
+func (a *API) descriptorMethods() []jsonrpc.Method {
+	return []jsonrpc.Method{
+		{Category: "util", Name: "getdescriptorinfo", Params: "descriptor:s",
+			Run: run(a.getDescriptorInfo), Doc: "Analyses a descriptor."},
+		{Category: "util", Name: "deriveaddresses", Params: "descriptor:s range:v?",
+			Run: run(a.deriveAddresses),
+			Doc: "Derives one or more addresses corresponding to an output descriptor."},
+		{Category: "util", Name: "createmultisig", Params: "nrequired:i keys:a address_type:s?",
+			Run: run(a.createMultisig),
+			Doc: "Creates a multi-signature address with n signatures of m keys required. It returns a json " +
+				"object with the address and redeemScript."},
 	}
-	c, group, count := uint64(1), 0, 0
-	for i := range len(s) {
-		pos := strings.IndexByte(descCharset, s[i])
-		if pos < 0 {
-			return "", false
-		}
-		c = polymod(c, pos&31)
-		group = group*3 + pos>>5
-		if count++; count == 3 {
-			c, group, count = polymod(c, group), 0, 0
-		}
-	}
-	if count > 0 {
-		c = polymod(c, group)
-	}
-	for range 8 {
-		c = polymod(c, 0)
-	}
-	c ^= 1
-	out := make([]byte, 8)
-	for i := range out {
-		out[i] = sumCharset[c>>(5*(7-i))&31]
-	}
-	return string(out), true
 }
 
-func withSum(s string) string {
-	sum, _ := descriptorSum(s)
-	return s + "#" + sum
+// parseDescriptor reads a descriptor, or returns an error for the caller.
+func (a *API) parseDescriptor(s string, needSum bool) ([]*descriptor.Descriptor, error) {
+	list, err := descriptor.Parse(a.net, s, needSum)
+	if err != nil {
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "%v", err)
+	}
+	return list, nil
 }
 
-// cutSum checks the sum of a descriptor and cuts it off.
-func cutSum(s string, required bool) (string, error) {
-	body, sum, given := strings.Cut(s, "#")
-	if strings.Contains(sum, "#") {
-		return "", fmt.Errorf("Multiple '#' symbols")
-	}
-	if !given && required {
-		return "", fmt.Errorf("Missing checksum")
-	}
-	if given && len(sum) != 8 {
-		return "", fmt.Errorf("Expected 8 character checksum, not %d characters", len(sum))
-	}
-	want, ok := descriptorSum(body)
-	if !ok {
-		return "", fmt.Errorf("Invalid characters in payload")
-	}
-	if given && sum != want {
-		return "", fmt.Errorf("Provided checksum '%s' does not match computed checksum '%s'", sum, want)
-	}
-	return body, nil
-}
-
-// descriptorScript returns the output script of a descriptor.
+// descriptorScript returns the one script of a descriptor to which coins are to go (Core's
+// getScriptFromDescriptor).
 func descriptorScript(net *bitcoin.Network, s string, needSum bool) ([]byte, error) {
-	body, err := cutSum(s, needSum)
+	list, err := descriptor.Parse(net, s, needSum)
 	if err != nil {
 		return nil, err
 	}
-	return parseDescriptor(net, body, topLevel)
-}
-
-// context is where a descriptor stands.
-type descContext int
-
-const (
-	topLevel descContext = iota
-	insideP2SH
-	insideWSH
-)
-
-func parseDescriptor(net *bitcoin.Network, s string, in descContext) ([]byte, error) {
-	name, rest, ok := strings.Cut(s, "(")
-	arg, closed := strings.CutSuffix(rest, ")")
-	if !ok || !closed {
-		return nil, fmt.Errorf("'%s' is not a valid descriptor function", s)
+	switch {
+	case len(list) > 1:
+		return nil, errors.New("Multipath descriptor not accepted")
+	case list[0].IsRange():
+		return nil, errors.New("Ranged descriptor not accepted. Maybe pass through deriveaddresses first?")
 	}
-	switch name {
-	case "raw", "addr", "tr", "rawtr", "combo":
-		if in != topLevel {
-			return nil, fmt.Errorf("Can only have %s() at top level", name)
-		}
-	}
-	switch name {
-	case "raw":
-		b, err := hex.DecodeString(arg)
-		if err != nil {
-			return nil, fmt.Errorf("Raw script is not hex")
-		}
-		return b, nil
-	case "addr":
-		b, err := net.ParseAddress(arg)
-		if err != nil {
-			return nil, fmt.Errorf("Address is not valid")
-		}
-		return b, nil
-	case "sh":
-		if in != topLevel {
-			return nil, fmt.Errorf("Can only have sh() at top level")
-		}
-		inner, err := parseDescriptor(net, arg, insideP2SH)
-		if err != nil {
-			return nil, err
-		}
-		return script.PayToScriptHash(script.Hash160(inner)), nil
-	case "wsh":
-		if in == insideWSH {
-			return nil, fmt.Errorf("Can only have wsh() at top level or inside sh()")
-		}
-		inner, err := parseDescriptor(net, arg, insideWSH)
-		if err != nil {
-			return nil, err
-		}
-		h := sha256.Sum256(inner)
-		return script.PayToWitness(0, h[:]), nil
-	}
-	return parseKeys(net, name, arg, in)
-}
-
-// parseKeys reads the descriptors of keys.
-func parseKeys(net *bitcoin.Network, name, arg string, in descContext) ([]byte, error) {
-	if name == "multi" || name == "sortedmulti" {
-		return parseMulti(net, name, arg, in)
-	}
-	if name == "tr" || name == "rawtr" {
-		return parseTaproot(net, name, arg)
-	}
-	key, err := parseKey(net, arg, in != insideWSH && name != "wpkh")
+	outs, err := list[0].Expand(0)
 	if err != nil {
-		return nil, fmt.Errorf("%s(): %w", name, err)
+		return nil, err
 	}
-	h := script.Hash160(key)
-	switch name {
-	case "pk":
-		return append(script.AppendPush(nil, key), byte(script.OpCheckSig)), nil
-	case "pkh":
-		return script.PayToPubKeyHash(h), nil
-	case "wpkh":
-		if in == insideWSH {
-			return nil, fmt.Errorf("Can only have wpkh() at top level or inside sh()")
-		}
-		return script.PayToWitness(0, h[:]), nil
-	}
-	return nil, fmt.Errorf("'%s(%s)' is not a valid descriptor function", name, arg)
+	// Of what combo offers: the witness program, or the hash of a key that cannot have one.
+	return outs[len(outs)/2].Script, nil
 }
 
-// parseKey reads a public key in hexadecimal, or a secret one in wallet import format, behind an origin.
-func parseKey(net *bitcoin.Network, s string, uncompressed bool) ([]byte, error) {
-	if strings.HasPrefix(s, "[") {
-		_, rest, ok := strings.Cut(s, "]")
-		if !ok {
-			return nil, fmt.Errorf("Key origin start '[ character expected but not found, got '%c' instead", s[0])
-		}
-		s = rest
-	}
-	if b, err := hex.DecodeString(s); err == nil {
-		if _, err := secp.ParsePublicKey(b); err != nil {
-			return nil, fmt.Errorf("Pubkey '%s' is invalid", s)
-		}
-		if len(b) != 33 && !uncompressed {
-			return nil, fmt.Errorf("Uncompressed keys are not allowed")
-		}
-		return b, nil
-	}
-	secret, compressed, ok := net.ParseSecret(s)
-	if !ok {
-		return nil, fmt.Errorf("key '%s' is not valid", s)
-	}
-	key, err := secp.ParsePrivateKey(&secret)
+func inferDescriptor(net *bitcoin.Network, s []byte) string { return descriptor.Infer(net, s) }
+
+func (a *API) getDescriptorInfo(c call) (any, error) {
+	text := c.String(0, "")
+	list, err := a.parseDescriptor(text, false)
 	if err != nil {
-		return nil, fmt.Errorf("key '%s' is not valid", s)
+		return nil, err
 	}
-	pub := key.PublicKey()
-	if compressed {
-		b := pub.Compressed()
-		return b[:], nil
-	}
-	if !uncompressed {
-		return nil, fmt.Errorf("Uncompressed keys are not allowed")
-	}
-	b := pub.Uncompressed()
-	return b[:], nil
-}
-
-func parseTaproot(net *bitcoin.Network, name, arg string) ([]byte, error) {
-	var x [32]byte
-	if b, err := hex.DecodeString(arg); err == nil && len(b) == 32 {
-		x = [32]byte(b)
-		if _, err := secp.LiftX(&x); err != nil {
-			return nil, fmt.Errorf("%s(): Pubkey '%s' is invalid", name, arg)
+	o := object{{"descriptor", list[0].String()}}
+	if len(list) > 1 {
+		var all []string
+		for _, d := range list {
+			all = append(all, d.String())
 		}
-	} else {
-		key, err := parseKey(net, arg, false)
-		if err != nil {
-			return nil, fmt.Errorf("%s(): %w", name, err)
-		}
-		x = [32]byte(key[1:])
+		o.Set("multipath_expansion", all)
 	}
-	if name == "tr" {
-		out, _, err := secp.TaprootOutput(&x, nil)
-		if err != nil {
-			return nil, err
-		}
-		x = out
-	}
-	return script.PayToWitness(1, x[:]), nil
-}
-
-func parseMulti(net *bitcoin.Network, name, arg string, in descContext) ([]byte, error) {
-	parts := strings.Split(arg, ",")
-	required, err := strconv.Atoi(parts[0])
+	body, err := descriptor.CutChecksum(text, false)
 	if err != nil {
-		return nil, fmt.Errorf("Multi threshold '%s' is not valid", parts[0])
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "%v", err)
 	}
-	var keys [][]byte
-	for _, p := range parts[1:] {
-		key, err := parseKey(net, p, in != insideWSH)
-		if err != nil {
-			return nil, fmt.Errorf("Multi: %w", err)
+	sum, _ := descriptor.Checksum(body)
+	o.Set("checksum", sum).Set("isrange", list[0].IsRange()).Set("issolvable", list[0].IsSolvable())
+	return *o.Set("hasprivatekeys", list[0].HasSecrets()), nil
+}
+
+// maxRange is how many positions a range may have.
+const maxRange = 1_000_000
+
+// descriptorRange reads the end of a range, or both ends in an array (Core's ParseDescriptorRange).
+func descriptorRange(v any) (from, to int64, err error) {
+	refuse := func(text string) (int64, int64, error) { return 0, 0, fail(jsonrpc.InvalidParameter, "%s", text) }
+	if list, ok := v.([]any); ok {
+		if len(list) != 2 || jsonrpc.TypeName(list[0]) != "number" || jsonrpc.TypeName(list[1]) != "number" {
+			return refuse("Range must be specified as end or as [begin,end]")
 		}
-		keys = append(keys, key)
+		var ok1, ok2 bool
+		from, ok1 = jsonInt(list[0])
+		if to, ok2 = jsonInt(list[1]); !ok1 || !ok2 {
+			return 0, 0, fail(jsonrpc.MiscError, "JSON integer out of range")
+		}
+		if from > to {
+			return refuse("Range specified as [begin,end] must not have begin after end")
+		}
+	} else if jsonrpc.TypeName(v) != "number" {
+		return refuse("Range must be specified as end or as [begin,end]")
+	} else if to, ok = jsonInt(v); !ok {
+		return 0, 0, fail(jsonrpc.MiscError, "JSON integer out of range")
 	}
 	switch {
-	case len(keys) == 0 || len(keys) > 20:
-		return nil, fmt.Errorf("Cannot have %d keys in multisig; must have between 1 and 20 keys, "+
-			"inclusive", len(keys))
-	case required < 1:
-		return nil, fmt.Errorf("Multisig threshold cannot be %d, must be at least 1", required)
-	case required > len(keys):
-		return nil, fmt.Errorf("Multisig threshold cannot be larger than the number of keys; threshold is "+
-			"%d but only %d keys specified", required, len(keys))
-	case in == topLevel && len(keys) > 3:
-		return nil, fmt.Errorf("Cannot have %d pubkeys in bare multisig; only at most 3 pubkeys", len(keys))
+	case from < 0:
+		return refuse("Range should be greater or equal than 0")
+	case to>>31 != 0:
+		return refuse("End of range is too high")
+	case to >= from+maxRange:
+		return refuse("Range is too large")
 	}
-	if name == "sortedmulti" {
-		sortKeys(keys)
-	}
-	return script.Multisig(required, keys), nil
+	return from, to, nil
 }
 
-// inferDescriptor returns the descriptor of a script, as far as the script alone tells.
-func inferDescriptor(net *bitcoin.Network, s []byte) string {
-	kind, parts := script.Solve(s)
+func (a *API) deriveAddresses(c call) (any, error) {
+	var from, to int64
+	if c.Has(1) {
+		var err error
+		if from, to, err = descriptorRange(c.Any(1)); err != nil {
+			return nil, err
+		}
+	}
+	list, err := a.parseDescriptor(c.String(0, ""), true)
+	if err != nil {
+		return nil, err
+	}
+	switch isRange := list[0].IsRange(); {
+	case !isRange && c.Len() > 1:
+		return nil, fail(jsonrpc.InvalidParameter, "Range should not be specified for an un-ranged descriptor")
+	case isRange && c.Len() == 1:
+		return nil, fail(jsonrpc.InvalidParameter, "Range must be specified for a ranged descriptor")
+	}
+	var all []any
+	for _, d := range list {
+		addresses, err := a.addressesOf(d, from, to)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, addresses)
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	return all, nil
+}
+
+func (a *API) addressesOf(d *descriptor.Descriptor, from, to int64) ([]string, error) {
+	addresses := []string{}
+	for pos := from; pos <= to; pos++ {
+		outs, err := d.Expand(uint32(pos))
+		if err != nil {
+			return nil, fail(jsonrpc.InvalidAddressOrKey, "Cannot derive script without private keys")
+		}
+		for _, out := range outs {
+			kind, _ := script.Solve(out.Script)
+			addr, ok := a.net.Address(out.Script)
+			if ok && kind != script.PubKey {
+				addresses = append(addresses, addr)
+			} else if len(outs) == 1 || kind != script.PubKey { // of combo the key alone is passed over
+				return nil, fail(jsonrpc.InvalidAddressOrKey, "Descriptor does not have a corresponding address")
+			}
+		}
+	}
+	return addresses, nil
+}
+
+// scanObjects returns the scripts that scan objects stand for, each with its descriptor (Core's
+// EvalDescriptorStringOrObject).
+func (a *API) scanObjects(list []any) (map[string]string, error) {
+	wanted := map[string]string{}
+	for _, v := range list {
+		from, to := int64(0), int64(1000)
+		text, ok := v.(string)
+		if o, isObject := v.(object); isObject {
+			if text, ok = o.Get("desc").(string); !ok {
+				return nil, fail(jsonrpc.InvalidParameter, "Descriptor needs to be provided in scan object")
+			}
+			if r := o.Get("range"); r != nil {
+				var err error
+				if from, to, err = descriptorRange(r); err != nil {
+					return nil, err
+				}
+			}
+		} else if !ok {
+			return nil, fail(jsonrpc.InvalidParameter, "Scan object needs to be either a string or an object")
+		}
+		descs, err := a.parseDescriptor(text, false)
+		if err != nil {
+			return nil, err
+		}
+		if !descs[0].IsRange() {
+			from, to = 0, 0
+		}
+		for pos := from; pos <= to; pos++ {
+			for _, d := range descs {
+				outs, err := d.Expand(uint32(pos))
+				if err != nil {
+					return nil, fail(jsonrpc.InvalidAddressOrKey,
+						"Cannot derive script without private keys: '%s'", text)
+				}
+				for _, out := range outs {
+					wanted[string(out.Script)] = out.Desc
+				}
+			}
+		}
+	}
+	return wanted, nil
+}
+
+// publicKey reads a public key in hexadecimal (Core's HexToPubKey).
+func publicKey(s string) ([]byte, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || s == "" {
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "Pubkey \"%s\" must be a hex string", s)
+	}
+	if len(s) != 66 && len(s) != 130 {
+		return nil, fail(jsonrpc.InvalidAddressOrKey,
+			"Pubkey \"%s\" must have a length of either 33 or 65 bytes", s)
+	}
+	if _, err := secp.ParsePublicKey(b); err != nil {
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "Pubkey \"%s\" must be cryptographically valid.", s)
+	}
+	return b, nil
+}
+
+func (a *API) createMultisig(c call) (any, error) {
+	required := c.Int(0, 0)
+	var keys [][]byte
+	for _, v := range c.Array(1) {
+		s, ok := v.(string)
+		if !ok {
+			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type string",
+				jsonrpc.TypeName(v))
+		}
+		b, err := publicKey(s)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, b)
+	}
+	asked := c.String(2, "legacy")
+	wrap, ok := map[string]string{"legacy": "sh(", "p2sh-segwit": "sh(wsh(", "bech32": "wsh("}[asked]
+	switch {
+	case asked == "bech32m":
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "createmultisig cannot create bech32m multisig addresses")
+	case !ok:
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "Unknown address type '%s'", asked)
+	case required < 1:
+		return nil, fail(jsonrpc.InvalidParameter,
+			"a multisignature address must require at least one key to redeem")
+	case int64(len(keys)) < required:
+		return nil, fail(jsonrpc.InvalidParameter, "not enough keys supplied (got %d keys, but need at "+
+			"least %d to redeem)", len(keys), required)
+	case len(keys) > 20:
+		return nil, fail(jsonrpc.InvalidParameter,
+			"Number of keys involved in the multisignature address creation > 20\nReduce the number")
+	}
+	kind := asked
+	for _, k := range keys {
+		if len(k) == 65 { // no witness may have such a key
+			kind, wrap = "legacy", "sh("
+		}
+	}
+	redeem := script.Multisig(int(required), keys)
+	if kind == "legacy" && len(redeem) > 520 {
+		return nil, fail(jsonrpc.InvalidParameter, "redeemScript exceeds size limit: %d > 520", len(redeem))
+	}
+	h := sha256Sum(redeem)
+	witness := script.PayToWitness(0, h[:])
+	out := witness
 	switch kind {
-	case script.PubKey:
-		if _, err := secp.ParsePublicKey(parts[0]); err == nil {
-			return withSum("pk(" + hex.EncodeToString(parts[0]) + ")")
-		}
-	case script.BareMultisig:
-		valid := true
-		text := strconv.Itoa(int(parts[0][0]))
-		for _, key := range parts[1 : len(parts)-1] {
-			_, err := secp.ParsePublicKey(key)
-			valid = valid && err == nil
-			text += "," + hex.EncodeToString(key)
-		}
-		if valid {
-			return withSum("multi(" + text + ")")
-		}
-	case script.WitnessV1Taproot:
-		x := [32]byte(parts[0])
-		if _, err := secp.LiftX(&x); err == nil {
-			return withSum("rawtr(" + hex.EncodeToString(parts[0]) + ")")
-		}
+	case "legacy":
+		out = script.PayToScriptHash(script.Hash160(redeem))
+	case "p2sh-segwit":
+		out = script.PayToScriptHash(script.Hash160(witness))
 	}
-	if addr, ok := net.Address(s); ok && kind != script.PubKey {
-		return withSum("addr(" + addr + ")")
+	addr, _ := a.net.Address(out)
+	text := wrap + "multi(" + multiText(required, keys) + ")"
+	text += strings.Repeat(")", strings.Count(wrap, "("))
+	o := object{{"address", addr}, {"redeemScript", jsonrpc.Hex(redeem)},
+		{"descriptor", descriptor.WithChecksum(text)}}
+	if kind != asked {
+		o.Set("warnings", []string{"Unable to make chosen address type, please ensure no uncompressed " +
+			"public keys are present."})
 	}
-	return withSum("raw(" + hex.EncodeToString(s) + ")")
+	return o, nil
+}
+
+func multiText(required int64, keys [][]byte) string {
+	text := string(jsonrpc.AppendValue(nil, required))
+	for _, k := range keys {
+		text += "," + hex.EncodeToString(k)
+	}
+	return text
 }

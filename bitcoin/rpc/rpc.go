@@ -124,6 +124,8 @@ func (a *API) Methods() []jsonrpc.Method {
 	list = append(list, a.mempoolMethods()...)
 	list = append(list, a.miningMethods()...)
 	list = append(list, a.utilMethods()...)
+	list = append(list, a.descriptorMethods()...)
+	list = append(list, a.messageMethods()...)
 	list = append(list, a.indexMethods()...)
 	list = append(list, a.scanMethods()...)
 	if a.cfg.Coins != nil {

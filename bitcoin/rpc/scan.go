@@ -348,24 +348,3 @@ func (f *activity) receive(tx *bitcoin.Tx, in *chain.Entry) {
 		f.events = append(f.events, *o.Set("output_spk", f.api.scriptJSON(tx.Out[j].Script, true)))
 	}
 }
-
-// scanObjects returns the scripts that scan objects stand for, each with its descriptor.
-func (a *API) scanObjects(list []any) (map[string]string, error) {
-	wanted := map[string]string{}
-	for _, v := range list {
-		text, ok := v.(string)
-		if o, isObject := v.(object); isObject {
-			if text, ok = o.Get("desc").(string); !ok {
-				return nil, fail(jsonrpc.InvalidParameter, "Descriptor needs to be provided in scan object")
-			}
-		} else if !ok {
-			return nil, fail(jsonrpc.InvalidParameter, "Scan object needs to be either a string or an object")
-		}
-		s, err := descriptorScript(a.net, text, false)
-		if err != nil {
-			return nil, fail(jsonrpc.InvalidAddressOrKey, "%v", err)
-		}
-		wanted[string(s)] = inferDescriptor(a.net, s)
-	}
-	return wanted, nil
-}
