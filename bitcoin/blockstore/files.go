@@ -402,10 +402,10 @@ func (f *files) use(id fileID) (*handle, error) {
 	if h == nil {
 		h = f.readers[id]
 	}
-	if h != nil && id.undo {
+	if h != nil {
 		// What is read back from a file that somebody has deleted would be lost at the next start.
 		if _, err := f.fs.Stat(f.path(id)); err != nil {
-			return nil, fmt.Errorf("undo file: %w", err)
+			return nil, fmt.Errorf("block file: %w", err)
 		}
 	}
 	if h == nil {

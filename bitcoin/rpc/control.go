@@ -3,8 +3,10 @@ package rpc
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
@@ -17,7 +19,10 @@ func (a *API) controlMethods() []jsonrpc.Method {
 		{Category: "control", Name: "help", Params: "command:s?", Run: run(a.help),
 			Doc: "List all commands, or get help for a specified command."},
 		{Category: "control", Name: "logging", Params: "include:a? exclude:a?", Run: run(a.logging),
-			Doc: "Gets and sets the logging configuration: which categories are logged."},
+			Doc: "Gets and sets the logging configuration. When called without an argument, returns the list " +
+				"of categories with status that are currently being debug logged or not. When called with " +
+				"arguments, adds or removes categories from debug logging and return the lists above." +
+				a.loggingHelp()},
 		{Category: "control", Name: "stop", Params: "wait:i?", Run: a.stop,
 			Doc: "Request a graceful shutdown."},
 		{Category: "control", Name: "uptime", Run: run(a.uptime),
@@ -32,6 +37,9 @@ func (a *API) controlMethods() []jsonrpc.Method {
 			Doc: "Simply echo back the input arguments."},
 		{Category: "hidden", Name: "echojson", Params: echoParams, Run: run(echo),
 			Doc: "Simply echo back the input arguments."},
+		{Category: "hidden", Name: "echoipc", Params: "arg:s", Run: run(func(c call) (any, error) {
+			return c.String(0, ""), nil
+		}), Doc: "Echo back the input argument. This command is for testing."},
 		{Category: "hidden", Name: "syncwithvalidationinterfacequeue", Run: run(a.syncQueue),
 			Doc: "Waits for the validation interface queue to catch up on everything that was there " +
 				"when we entered this function."},
@@ -48,6 +56,17 @@ func echo(c call) (any, error) {
 	return out, nil
 }
 
+// loggingHelp lists the categories.
+func (a *API) loggingHelp() string {
+	if a.cfg.Logging == nil {
+		return ""
+	}
+	names := slices.Sorted(maps.Keys(a.cfg.Logging.Categories()))
+	return "\n\nThe valid logging categories are: " + strings.Join(names, ", ") + "\nIn addition, the " +
+		"following are available as category names with special meanings:\n  - \"all\",  \"1\" : represent " +
+		"all logging categories."
+}
+
 func (a *API) getRPCInfo(call) (any, error) {
 	active := []any{}
 	for _, r := range a.cfg.Server.Running() {
@@ -58,7 +77,7 @@ func (a *API) getRPCInfo(call) (any, error) {
 
 func (a *API) help(c call) (any, error) {
 	if c.String(0, "") == "dump_all_command_conversions" {
-		return nil, fail(jsonrpc.MiscError, "help: unknown command: dump_all_command_conversions")
+		return a.cfg.Server.Conversions(), nil
 	}
 	return a.cfg.Server.Help(c.String(0, "")), nil
 }

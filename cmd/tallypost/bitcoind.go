@@ -116,6 +116,8 @@ Usage:  bitcoind [options]
 All options of Bitcoin Core 30 are accepted on the command line and in bitcoin.conf; those of
 parts that this node does not have are without effect. The ones of every day:
 
+Options:
+
   -datadir=<dir>      data directory (default: ~/.bitcoin)
   -conf=<file>        configuration file (default: bitcoin.conf in the data directory)
   -chain=<chain>      main, test, testnet4, signet or regtest; also -testnet4, -signet, -regtest
@@ -124,6 +126,8 @@ parts that this node does not have are without effect. The ones of every day:
   -maxconnections=<n>, -blocksonly, -v2transport, -whitelist=<perms@subnet>
   -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
   -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>
+  -rest, -txindex, -blockfilterindex, -peerblockfilters, -coinstatsindex
+  -startupnotify=<cmd>, -shutdownnotify=<cmd>, -blocknotify=<cmd>
   -debug=<category>, -debugexclude=<category>, -printtoconsole, -debuglogfile=<file>
   -dbcache=<MiB>, -prune=<n>, -reindex, -reindex-chainstate, -loadblock=<file>, -blocksdir=<dir>,
   -assumevalid=<hex>, -stopatheight=<n>, -checkblocks=<n>, -checklevel=<n>

@@ -70,6 +70,7 @@ type Config struct {
 	PlainMempool   bool
 
 	Indexes index.Wanted
+	Notify  Notify
 
 	Warnings []string // for the log
 }
@@ -84,7 +85,7 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
 	c.Warnings = o.Warnings
 	steps := []func(*options.Options) error{c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc,
-		c.indexes}
+		c.indexes, c.notify}
 	for _, step := range steps {
 		if err := step(o); err != nil {
 			return c, err
@@ -144,20 +145,6 @@ func network(o *options.Options) (*bitcoin.Network, error) {
 		}
 	}
 	return n, nil
-}
-
-func (c *Config) logging(o *options.Options) error {
-	c.LogFile = c.file(o, "debuglogfile", "debug.log")
-	c.LogConsole = o.Bool("printtoconsole", !o.Bool("daemon", false))
-	c.LogMicros, c.LogStamps = o.Bool("logtimemicros", false), o.Bool("logtimestamps", true)
-	c.Debug, c.DebugExclude = o.List("debug"), o.List("debugexclude")
-	for _, d := range slices.Concat(c.Debug, c.DebugExclude) {
-		if !slices.Contains(categories, d) && !slices.Contains([]string{"", "0", "1", "all", "none"}, d) {
-			return fmt.Errorf("Unsupported logging category -debug=%s.", d)
-		}
-	}
-	c.PIDFile = c.file(o, "pid", "bitcoind.pid")
-	return nil
 }
 
 // file returns the file that an option names, in the network's directory if it is relative.
@@ -360,6 +347,16 @@ func (c *Config) userAgent(o *options.Options) error {
 	return nil
 }
 
+// noBrackets takes the brackets off an IPv6 address.
+func noBrackets(s string) string {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		if addr, rest, ok := strings.Cut(inner, "]"); ok {
+			return addr + rest
+		}
+	}
+	return s
+}
+
 func (c *Config) rpc(o *options.Options) error {
 	c.RPCOn = o.Bool("server", true)
 	port := o.Int("rpcport", int64(c.Network.RPCPort))
@@ -371,7 +368,7 @@ func (c *Config) rpc(o *options.Options) error {
 	r.Timeout = time.Duration(o.Int("rpcservertimeout", 30)) * time.Second
 	r.Workers, r.Queue = int(max(o.Int("rpcthreads", 16), 1)), int(max(o.Int("rpcworkqueue", 64), 1))
 	for _, s := range o.List("rpcallowip") {
-		p, err := p2p.ParseSubnet(s)
+		p, err := p2p.ParseSubnet(noBrackets(s))
 		if err != nil {
 			return fmt.Errorf("Invalid -rpcallowip subnet specification: %s. Valid values are a single IP "+
 				"(e.g. 1.2.3.4), a network/netmask (e.g. 1.2.3.4/255.255.255.0), a network/CIDR (e.g. "+

@@ -34,12 +34,13 @@ import (
 
 // Node is a node. It is made by New and ended by Run's end.
 type Node struct {
-	cfg   Config
-	clock *mockable
-	log   *slog.Logger
-	debug *debugLog
-	locks []*os.File
-	files []*os.File // of the log
+	cfg     Config
+	clock   *mockable
+	started time.Time
+	log     *slog.Logger
+	debug   *debugLog
+	locks   []*os.File
+	files   []*os.File // of the log
 
 	store   *blockstore.Store
 	chain   *chain.Chain
@@ -56,7 +57,7 @@ type Node struct {
 
 // New takes possession of the data directory and begins the log. Nothing runs yet.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, clock: new(mockable), debug: newDebugLog(cfg.LogMicros, cfg.LogStamps)}
+	n := &Node{cfg: cfg, clock: new(mockable), started: time.Now(), debug: newDebugLog(cfg.LogMicros, cfg.LogStamps)}
 	n.log = slog.New(n.debug)
 	for _, d := range cfg.Debug {
 		n.debug.Enable(d, true)
@@ -180,6 +181,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 		n.server.SetWarmup("")
 	}
 	n.log.Info("Done loading")
+	defer n.runAll(context.WithoutCancel(ctx), n.cfg.Notify.Shutdown)
 	var runs sync.WaitGroup
 	runs.Go(func() {
 		if err := n.chain.Run(ctx); err != nil {
@@ -190,6 +192,8 @@ func (n *Node) run(ctx context.Context) (err error) {
 	defer loaded()
 	runs.Go(func() { n.initLoad(ctx, loaded) })
 	runs.Go(func() { n.watchHeight(ctx) })
+	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
+	runs.Go(func() { n.notifyBlocks(ctx) })
 	runs.Go(func() {
 		if err := n.indexes.Run(ctx); err != nil {
 			n.fail(err)
@@ -390,7 +394,7 @@ func (n *Node) makeAPI() {
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
 		Indexes: n.indexes, Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
 		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
-		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.clock.Now(),
+		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.started,
 	})
 	n.api.SetServer(n.server)
 	n.server.Add(n.api.Methods())

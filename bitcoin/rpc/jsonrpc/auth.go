@@ -53,6 +53,9 @@ func WriteCookie(file string, perm os.FileMode) (Credential, error) {
 	rand.Read(secret[:])
 	password := hex.EncodeToString(secret[:])
 	tmp := file + ".tmp"
+	if st, err := os.Lstat(tmp); err == nil && st.IsDir() {
+		return Credential{}, fmt.Errorf("%s is a directory", tmp)
+	}
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Credential{}, err
 	}

@@ -91,6 +91,10 @@ func (m *Method) usage() string {
 		if p.Kind == KindString || p.Kind == KindHash {
 			quote = `"`
 		}
+		if p.Kind == KindArray {
+			b.WriteString(" [" + p.Names[0] + ",...]")
+			continue
+		}
 		b.WriteString(" " + quote + p.Names[0] + quote)
 	}
 	if open {

@@ -306,6 +306,33 @@ func (s *Server) Call(ctx context.Context, r *Request) (result any, err error) {
 	return m.Run(ctx, call)
 }
 
+// Conversions tells of each parameter of each method its position, its name, and whether it is text, which a
+// client need not convert (Core's "help dump_all_command_conversions").
+func (s *Server) Conversions() []any {
+	names := make([]string, 0, len(s.methods))
+	for name := range s.methods {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	out := []any{}
+	for _, name := range names {
+		at := map[string]int{}
+		i := 0
+		for _, p := range s.methods[name].params {
+			pos, member := at[p.Of]
+			if !member {
+				pos = i
+				at[p.Names[0]] = i
+				i++
+			}
+			for _, n := range p.Names {
+				out = append(out, []any{name, pos, n, p.Kind == KindString || p.Kind == KindHash})
+			}
+		}
+	}
+	return out
+}
+
 // Help returns what there is to say about a method, or the list of all.
 func (s *Server) Help(method string) string {
 	if method != "" {

@@ -124,8 +124,11 @@ func (o *Options) ParseCommandLine(args []string, rest bool) error {
 		o.command[k.name] = append(o.command[k.name], v)
 	}
 	if includes := live(o.command["includeconf"]); len(includes) > 0 {
-		return fmt.Errorf("-includeconf cannot be used from commandline; -includeconf=%q",
-			includes[0].String())
+		text := strconv.Quote(includes[0].text)
+		if includes[0].yes {
+			text = "true"
+		}
+		return fmt.Errorf("-includeconf cannot be used from commandline; -includeconf=%s", text)
 	}
 	return nil
 }
