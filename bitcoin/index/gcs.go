@@ -64,7 +64,7 @@ func distinct(elements [][]byte) [][]byte {
 	return slices.CompactFunc(elements, slices.Equal[[]byte])
 }
 
-// EncodeFilter makes the Golomb-coded set of elements (BIP 158), which it sorts: their number, and the
+// EncodeFilter makes the Golomb-coded set of elements (BIP 158), whose slice it uses up: their number, and the
 // differences of their hashes, the quotient in unary, the remainder in filterP bits.
 func EncodeFilter(block bitcoin.Hash, elements [][]byte) []byte {
 	elements = distinct(elements)

@@ -110,7 +110,7 @@ func TestFilterVectors(t *testing.T) {
 		if got := FilterHeader(FilterHash(filter), prev).String(); got != row[6] {
 			t.Errorf("block %v: header %s, want %s", row[0], got, row[6])
 		}
-		if n, err := CheckFilter(filter); err != nil || n != len(distinct(elements)) {
+		if n, err := CheckFilter(filter); err != nil || n != len(distinct(Elements(b, spent))) {
 			t.Errorf("block %v: %d elements, %v", row[0], n, err)
 		}
 	}
