@@ -160,9 +160,9 @@ func (n *Node) nextBlocks(p *Peer, count int) (blocks []chain.Entry, staller *Pe
 				}
 				return blocks, nil
 			default:
-				// A pruned peer has its last blocks only.
-				if p.limited() && p.best.Height-e.Height >= 288-2 {
-					return blocks, nil
+				// A pruned peer has its last blocks only; those before them will come from others.
+				if p.limited() && p.best.Height-e.Height >= limitedKeepBlocks-2 {
+					continue
 				}
 				if blocks = append(blocks, e); len(blocks) == count {
 					return blocks, nil
