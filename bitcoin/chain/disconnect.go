@@ -10,14 +10,15 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/mempool"
 )
 
-// disconnect takes the tip back. The caller is the mover, and the pipe is empty.
+// disconnect takes the tip back. The caller is the mover, and the pipe is empty. After an error the tip
+// is as it was.
 func (c *Chain) disconnect() error {
 	c.mu.Lock()
 	n := c.tip()
 	c.mu.Unlock()
 	block, reversal, err := c.reversal(n)
 	if err != nil {
-		return c.halt(&Failure{"Failed to disconnect block.", err})
+		return fmt.Errorf("disconnect block %v: %w", c.hashOf(n), err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -181,7 +181,10 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 		}
 		return false, nil
 	case to != head:
-		return false, c.disconnect()
+		if err := c.disconnect(); err != nil {
+			return false, c.halt(&Failure{"Failed to disconnect block.", err})
+		}
+		return false, nil
 	case c.reorganizing:
 		return false, c.settlePool()
 	}

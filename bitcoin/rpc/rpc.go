@@ -68,6 +68,7 @@ type Config struct {
 	Indexes *index.Set // nil: none
 	Logging Logging
 
+	DataDir    string // of the network
 	LogFile    string
 	Stop       func() // begins the node's end
 	Mining     miner.Options

@@ -17,6 +17,9 @@ func (a *API) storageMethods() []jsonrpc.Method {
 				"for pruning. Requires -prune to be enabled at startup."},
 		{Category: "blockchain", Name: "verifychain", Params: "checklevel:i? nblocks:i?",
 			Run: a.verifyChain, Doc: "Verifies blockchain database."},
+		{Category: "blockchain", Name: "dumptxoutset", Params: "path:s type:s? options:o? options.rollback:v?",
+			Run: a.dumpTxOutSet, Doc: "Write the serialized UTXO set to a file, as of the tip (type " +
+				"latest) or of a block before it (rollback), to which the node goes back meanwhile."},
 	}
 }
 

@@ -392,7 +392,8 @@ func (n *Node) makeAPI() {
 	}
 	n.api = rpc.New(rpc.Config{
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
-		Indexes: n.indexes, Logging: n.debug, LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
+		Indexes: n.indexes, Logging: n.debug, DataDir: n.cfg.DataDir,
+		LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
 		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
 		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.started,
 	})
