@@ -14,7 +14,8 @@ import (
 const (
 	// PruneManual as Config.Prune deletes nothing but what PruneTo says (Core's -prune=1).
 	PruneManual = math.MaxInt64
-	// MinPruneTarget is the least that a node may be told to keep, in octets.
+	// MinPruneTarget is the least that a node should be told to keep, in octets: the last 288 blocks, with
+	// their undo data and some that are stale (Bitcoin Core validation.h, MIN_DISK_SPACE_FOR_BLOCK_FILES).
 	MinPruneTarget = 550 << 20
 
 	// pruneLockBuffer is how many blocks below a lock are kept for a reorganisation.
@@ -166,7 +167,7 @@ func (c *Chain) filesToPrune(upTo bitcoin.Height) (numbers []int32) {
 		usage += int64(info.Size) + int64(info.UndoSize)
 	}
 	before := usage
-	target := max(c.cfg.Prune, MinPruneTarget)
+	target := c.cfg.Prune
 	if best := c.tree.at(c.best).height; !manual && usage+buffer >= target && best > tip && c.initialDownload() {
 		// Each prune writes all coins: while there is much to come it is done seldom, but thoroughly.
 		buffer += averageBlock * int64(best-tip)

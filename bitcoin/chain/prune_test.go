@@ -151,20 +151,50 @@ func TestPruneLock(t *testing.T) {
 	}
 }
 
-// TestPruneAutomatically prunes by size alone.
+// TestPruneAutomatically deletes the oldest files while blocks arrive, as soon as all might take too much, and
+// no more than that; no block is lost that could still be needed.
 func TestPruneAutomatically(t *testing.T) {
-	s := newPruned(t, MinPruneTarget, 500)
-	if files, _ := s.PruneHeight(); files != 0 {
-		t.Errorf("pruned up to %d though there is room", files)
+	const room = 200_000 // octets that 1,000 blocks do not fit into
+	s := newPruned(t, pruneBuffer+room, 0)
+	blocks := s.gen.Run("m", 1400)
+	most := int64(0)
+	for i, b := range blocks {
+		s.mustAdd(b)
+		last, pruned := s.PruneHeight()
+		if pruned && last > bitcoin.Height(i+1)-MinBlocksToKeep {
+			t.Fatalf("at height %d all up to %d is pruned", i+1, last)
+		}
+		if !pruned {
+			most = max(most, s.store.Usage())
+		}
 	}
-	s.mu.Lock()
-	none := s.filesToPrune(0)
-	s.cfg.Prune = PruneManual
-	manual := s.filesToPrune(0)
-	s.cfg.Prune = MinPruneTarget
-	s.mu.Unlock()
-	if none != nil || manual != nil {
-		t.Errorf("files %v and %v are to be pruned", none, manual)
+	last, pruned := s.PruneHeight()
+	if usage := s.store.Usage(); !pruned || usage >= most+0x10000 || most > room+0x10000 {
+		t.Errorf("pruned up to %d; the files take %d octets, took %d", last, usage, most)
+	}
+	files := len(s.files())
+	s.restart()
+	if again, _ := s.PruneHeight(); again != last || len(s.files()) != files {
+		t.Errorf("after a restart all up to %d is pruned, before %d", again, last)
+	}
+	s.must(s.Prune(context.Background()))
+	s.expectVerified(4, 0, VerifyNoData)
+	if got := s.gen.Name(s.Tip().Hash); got != "m.1399" {
+		t.Errorf("the tip is %s", got)
+	}
+}
+
+// TestPruneLater waits until the chain is high enough.
+func TestPruneLater(t *testing.T) {
+	s := newPruned(t, 1, fastPruneAfter)
+	s.must(s.Prune(context.Background()))
+	s.expectPruned(0, false)
+	s.gen.Goto(fmt.Sprint("m.", fastPruneAfter-1))
+	for _, b := range s.gen.Run("n", 600) {
+		s.mustAdd(b)
+	}
+	if _, pruned := s.PruneHeight(); !pruned {
+		t.Error("nothing was pruned")
 	}
 }
 
