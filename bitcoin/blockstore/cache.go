@@ -74,10 +74,12 @@ func (c *cache) bytes() int64 { return c.arena.bytes + 10*int64(c.used) }
 // crowded reports whether the table is so full that finding takes long.
 func (c *cache) crowded() bool { return c.used > len(c.slots)/8*7 }
 
+// hash returns the hash of an outpoint. Eight outputs in a row of one transaction belong into slots
+// that one line of the processor's cache holds: they are made together, and often spent so.
 func (c *cache) hash(out *bitcoin.OutPoint) uint32 {
-	const golden = 0x9e3779b97f4a7c15 // spreads the outputs of one transaction
-	h := maphash.Bytes(c.seed, out.TxID[:]) + uint64(out.Index)
-	return uint32(h * golden >> 32)
+	const golden = 0x9e3779b97f4a7c15 // spreads the further outputs
+	h := maphash.Bytes(c.seed, out.TxID[:]) + uint64(out.Index>>3)
+	return uint32(h*golden>>32) ^ out.Index&7<<c.shift
 }
 
 func (c *cache) home(hash uint32) int { return int(hash >> c.shift) }

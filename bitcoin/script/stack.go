@@ -59,6 +59,8 @@ func (v *Verifier) num(i, size int) (n int64, ok bool) {
 const (
 	arenaSize = 48 << 10
 	arenaItem = 32
+	// arenaFirst is what a Verifier begins with: most run a few scripts that compute a few hashes.
+	arenaFirst = 1 << 10
 )
 
 // arena is the memory of computed items. A tapscript may compute millions of them, while few can be
@@ -86,14 +88,18 @@ func (v *Verifier) alloc(n int) []byte {
 // move but are not worth the telling apart.
 func (v *Verifier) moveItems() {
 	a := &v.values
-	if a.half == nil {
-		a.half = make([]byte, arenaSize)
+	switch {
+	case a.half == nil:
+		a.half = make([]byte, arenaFirst)
 		return
+	case len(a.half) < arenaSize: // what is there stays good, for nobody writes to it again
+		a.half = make([]byte, arenaSize)
+	default:
+		if a.spare == nil {
+			a.spare = make([]byte, arenaSize)
+		}
+		a.half, a.spare = a.spare, a.half
 	}
-	if a.spare == nil {
-		a.spare = make([]byte, arenaSize)
-	}
-	a.half, a.spare = a.spare, a.half
 	a.used = 0
 	for _, items := range [2][][]byte{v.stack, v.alt} {
 		for i, b := range items {

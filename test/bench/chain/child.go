@@ -72,26 +72,34 @@ func (n *node) close(l latencies) error {
 }
 
 // childImport takes in a file.
-func childImport() (err error) {
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
+func childImport() error {
 	n, err := openNode()
 	if err != nil {
 		return err
 	}
-	if err := n.Import(context.Background(), *childFile); err != nil {
-		return errors.Join(err, n.store.Close())
+	return n.profiled(func() error {
+		if err := n.Import(context.Background(), *childFile); err != nil {
+			return errors.Join(err, n.store.Close())
+		}
+		return n.close(latencies{})
+	})
+}
+
+// profiled runs a function, and writes a profile of it if that is wanted.
+func (n *node) profiled(f func() error) error {
+	if *profile == "" {
+		return f()
 	}
-	return n.close(latencies{})
+	file, err := os.Create(*profile)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 // childConnect takes in a file and then the blocks of its tail, one by one. The transactions of
@@ -104,9 +112,14 @@ func childConnect() error {
 	if err := n.Import(context.Background(), *childFile); err != nil {
 		return errors.Join(err, n.store.Close())
 	}
+	return n.profiled(n.childTail)
+}
+
+// childTail takes in the blocks of the tail.
+func (n *node) childTail() error {
 	var l latencies
 	count := 0
-	err = chainfile.Blocks(*childTail, func(raw []byte) error {
+	err := chainfile.Blocks(*childTail, func(raw []byte) error {
 		known := count%2 == 1
 		count++
 		if known {
