@@ -21,7 +21,18 @@ type Source struct {
 	file   vfs.File
 	key    xorKey
 	magic  [4]byte
+
+	window []byte // what was read last in search of blocks
+	from   int64  // where it begins
 }
+
+const (
+	// windowBytes is read at once in search of blocks: many where they are small, and little more
+	// than the header where they are large.
+	windowBytes = 16 << 10
+	// searchBytes is how much of it is searched at a time.
+	searchBytes = 4 << 10
+)
 
 // Close closes the file.
 func (s *Source) Close() error { return s.file.Close() }
@@ -107,15 +118,14 @@ func (s *Source) findKey(fs vfs.FS, beside string) {
 }
 
 // Next finds the first block at an offset or after it. It returns where its octets begin and their
-// number; ok is false where there is no more. What looks like a block need not be one.
+// number; ok is false where there is no more. What looks like a block need not be one. Next, Header
+// and After are for one goroutine.
 func (s *Source) Next(offset int64) (at int64, size int, ok bool, err error) {
-	var buf [1 << 12]byte
 	for {
-		n, err := s.readAt(buf[:], offset)
+		window, err := s.view(offset, searchBytes)
 		if err != nil {
 			return 0, 0, false, err
 		}
-		window := buf[:n]
 		for i := 0; i+frameSize <= len(window); i++ {
 			if [4]byte(window[i:]) != s.magic {
 				continue
@@ -126,10 +136,10 @@ func (s *Source) Next(offset int64) (at int64, size int, ok bool, err error) {
 				return at, int(size), true, nil
 			}
 		}
-		if n < len(buf) {
+		if len(window) < searchBytes {
 			return 0, 0, false, nil
 		}
-		offset += int64(n) - frameSize + 1
+		offset += searchBytes - frameSize + 1
 	}
 }
 
@@ -137,9 +147,11 @@ func (s *Source) Next(offset int64) (at int64, size int, ok bool, err error) {
 // nothing follows there, else one octet further than where this one seemed to begin.
 func (s *Source) After(at int64, size int) (int64, error) {
 	var next [4]byte
-	if _, err := s.readAt(next[:], at+int64(size)); err != nil {
+	window, err := s.view(at+int64(size), len(next))
+	if err != nil {
 		return 0, err
 	}
+	copy(next[:], window)
 	plain := next
 	s.key.apply(plain[:], at+int64(size)) // allocated ahead and never written
 	if next == s.magic || next == [4]byte{} || plain == [4]byte{} {
@@ -150,6 +162,31 @@ func (s *Source) After(at int64, size int) (int64, error) {
 
 // Again returns where to look for a block if there is none where Next found one.
 func (s *Source) Again(at int64) int64 { return at - frameSize + 1 }
+
+// Header returns the header of a block that Next found; the octets are good until the next call.
+func (s *Source) Header(at int64) ([]byte, error) {
+	b, err := s.view(at, bitcoin.HeaderSize)
+	if err == nil && len(b) < bitcoin.HeaderSize {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
+
+// view returns octets at an offset, fewer at the end of the file.
+func (s *Source) view(offset int64, size int) ([]byte, error) {
+	if offset < s.from || offset+int64(size) > s.from+int64(len(s.window)) {
+		if s.window == nil {
+			s.window = make([]byte, windowBytes)
+		}
+		n, err := s.readAt(s.window[:windowBytes], offset)
+		s.window, s.from = s.window[:n], offset
+		if err != nil {
+			return nil, err
+		}
+	}
+	b := s.window[offset-s.from:]
+	return b[:min(size, len(b))], nil
+}
 
 // Read returns the octets at an offset; they are the caller's.
 func (s *Source) Read(offset int64, size int) ([]byte, error) {

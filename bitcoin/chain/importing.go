@@ -170,7 +170,7 @@ func (i *importer) headers(ctx context.Context) error {
 			if !ok {
 				break
 			}
-			raw, err := s.Read(at, bitcoin.HeaderSize)
+			raw, err := s.Header(at)
 			if err != nil {
 				return err
 			}
@@ -318,7 +318,7 @@ func (i *importer) next(s *blockstore.Source, offset int64) (*parsed, int64, err
 // wants reports whether the header at a place is known, and whether it belongs to a block that is
 // missing here.
 func (i *importer) wants(s *blockstore.Source, at int64) (known, wanted bool, err error) {
-	raw, err := s.Read(at, bitcoin.HeaderSize)
+	raw, err := s.Header(at)
 	if err != nil {
 		return false, false, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,8 +27,9 @@ type task struct {
 // contestant is a program that is measured.
 type contestant struct {
 	name    string
-	command func(t task, dir string) *exec.Cmd // nil where it cannot do that
+	command func(t task, dir string) *exec.Cmd // nil where it does not do that
 	absent  string                             // why it is not measured
+	scripts bool                               // it differs from the first in scripts alone
 }
 
 // result is what a run took.
@@ -51,8 +53,9 @@ func contestants() ([]contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []contestant{ours(self, "tallypost", "decred"), btcd(), core(),
-		ours(self, "tallypost, own curve", "native")}, nil
+	native := ours(self, "tallypost, own curve", "native")
+	native.scripts = true
+	return []contestant{ours(self, "tallypost", "decred"), btcd(), core(), native}, nil
 }
 
 func ours(self, name, engine string) contestant {
@@ -109,6 +112,9 @@ func core() contestant {
 	return c
 }
 
+// errLate says that a process was not done within the limit.
+var errLate = errors.New("not done in time")
+
 func firstLine(b []byte) string {
 	line, _, _ := strings.Cut(string(bytes.TrimSpace(b)), "\n")
 	return line
@@ -125,8 +131,15 @@ func (c *contestant) run(t task) (r result, err error) {
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	start := time.Now()
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return r, err
+	}
+	late := time.AfterFunc(*limit, func() { cmd.Process.Kill() })
+	err = cmd.Wait()
 	r.wall = time.Since(start)
+	if !late.Stop() {
+		return r, errLate
+	}
 	if err != nil {
 		return r, fmt.Errorf("%s: %w: %s", c.name, err, firstLine(complaint.Bytes()))
 	}

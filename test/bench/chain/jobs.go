@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -96,17 +97,23 @@ func (t *table) rounds(job task, rounds int) ([][]result, error) {
 	for round := range rounds {
 		for i := range t.contestants {
 			c := &t.contestants[i]
-			if c.absent != "" || c.command(job, "") == nil {
+			late := round > 0 && len(results[i]) == 0
+			if c.absent != "" || late || c.scripts && job.assume || c.command(job, "") == nil {
 				continue
 			}
 			if i == 0 && round == rounds-1 {
 				job.profile = *profile
 			}
 			r, err := c.run(job)
+			job.profile = ""
+			if err == errLate {
+				t.notes = append(t.notes, fmt.Sprintf("%s was not done with %s within %v.", c.name,
+					filepath.Base(job.file.Path), *limit))
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
-			job.profile = ""
 			results[i] = append(results[i], r)
 		}
 	}
@@ -122,7 +129,10 @@ func median[T time.Duration | float64](values []T) T {
 }
 
 // table prints what was measured in Markdown, line by line.
-type table struct{ contestants []contestant }
+type table struct {
+	contestants []contestant
+	notes       []string // printed after it
+}
 
 func (t *table) head() {
 	line := []string{""}

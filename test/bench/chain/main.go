@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 var (
@@ -26,6 +27,7 @@ var (
 	txs     = flag.Int("txs", 1400, "transactions in each of them")
 	cache   = flag.Int("dbcache", 450, "MiB of cache for the chain with scripts")
 	small   = flag.Int("small", 32, "MiB of cache for the chain with coins")
+	limit   = flag.Duration("limit", 4*time.Minute, "what one run may take")
 	jobs    = flag.String("jobs", "scripts,assumevalid,coins,latency", "what to measure")
 	quick   = flag.Bool("quick", false, "small chains, one round: to see that it works")
 	chains  = flag.String("chains", "", "folder for the chains; empty: one in the user's cache")
@@ -82,6 +84,9 @@ func measure() (err error) {
 		if err := f(&t); err != nil {
 			return fmt.Errorf("%s: %w", job, err)
 		}
+	}
+	for _, note := range t.notes {
+		fmt.Println("\n" + note)
 	}
 	return nil
 }
