@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -52,11 +53,12 @@ func accountAdd(config *string) *cobra.Command {
 		if !accounts.IsLocal(addr.Domain) {
 			return fmt.Errorf("%s is not among the domains of %s", addr.Domain, *config)
 		}
-		cred, err := readCredential(cmd, *generate)
+		cred, password, err := readCredential(cmd, *generate)
 		if err != nil {
 			return err
 		}
-		return accounts.Add(account.Account{Address: addr, Credential: cred, Quota: *quota})
+		err = accounts.Add(account.Account{Address: addr, Credential: cred, Quota: *quota})
+		return tellPassword(cmd, password, err)
 	}
 	return cmd
 }
@@ -77,26 +79,36 @@ func accountPasswd(config *string) *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		cred, err := readCredential(cmd, *generate)
+		cred, password, err := readCredential(cmd, *generate)
 		if err != nil {
 			return err
 		}
-		return accounts.Change(addr, func(a *account.Account) error {
+		err = accounts.Change(addr, func(a *account.Account) error {
 			a.Credential = cred
 			return nil
 		})
+		return tellPassword(cmd, password, err)
 	}
 	return cmd
 }
 
-// readCredential takes a password from the first line of standard input, or makes one of 100 bits.
-func readCredential(cmd *cobra.Command, generate bool) (account.Credential, error) {
+// tellPassword prints a password that was made, once it is that of the account.
+func tellPassword(cmd *cobra.Command, password string, err error) error {
+	if err == nil && password != "" {
+		fmt.Fprintln(cmd.OutOrStdout(), password)
+	}
+	return err
+}
+
+// readCredential takes a password from the first line of standard input, or makes one of 100 bits, which it
+// returns.
+func readCredential(cmd *cobra.Command, generate bool) (cred account.Credential, made string, err error) {
 	if generate {
 		var b [13]byte
 		rand.Read(b[:])
-		password := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))[:20]
-		fmt.Fprintln(cmd.OutOrStdout(), password)
-		return account.NewCredential(password)
+		made = strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))[:20]
+		cred, err = account.NewCredential(made)
+		return cred, made, err
 	}
 	if fi, err := os.Stdin.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
 		fmt.Fprint(cmd.ErrOrStderr(), "Password (will be shown): ")
@@ -104,9 +116,13 @@ func readCredential(cmd *cobra.Command, generate bool) (account.Credential, erro
 	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 	line = strings.TrimRight(line, "\r\n")
 	if line == "" {
-		return account.Credential{}, errors.Join(errors.New("no password on standard input; --generate makes one"), err)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return cred, "", fmt.Errorf("password on standard input: %w", err)
+		}
+		return cred, "", errors.New("no password on standard input; --generate makes one")
 	}
-	return account.NewCredential(line)
+	cred, err = account.NewCredential(line)
+	return cred, "", err
 }
 
 func accountList(config *string) *cobra.Command {

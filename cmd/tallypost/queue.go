@@ -41,6 +41,11 @@ func selectorFlags(cmd *cobra.Command) func(args []string) (queue.Selector, erro
 	all := cmd.Flags().Bool("all", false, "everything")
 	return func(args []string) (sel queue.Selector, err error) {
 		sel.State, sel.All = queue.State(*state), *all
+		switch sel.State {
+		case "", queue.StateDue, queue.StateActive, queue.StateDeferred, queue.StateHeld:
+		default:
+			return sel, usageError{fmt.Errorf("state %q: want due, active, deferred or held", sel.State)}
+		}
 		if len(args) > 0 {
 			if sel.ID, err = mail.ParseID(args[0]); err != nil {
 				return sel, usageError{err}

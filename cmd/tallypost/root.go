@@ -37,8 +37,23 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-// wrapArgs makes a wrong number of arguments a usageError, for c and what is below it.
+// group makes a command that has only others below it say which word it does not know; without one it
+// prints its help.
+func group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
+		}
+		return cmd.Help()
+	}
+}
+
+// wrapArgs makes a wrong number of arguments or an unknown word a usageError, for c and what is below it.
 func wrapArgs(c *cobra.Command) {
+	if c.HasSubCommands() && !c.Runnable() {
+		group(c)
+	}
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {

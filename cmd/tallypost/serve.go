@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"os"
@@ -54,8 +55,14 @@ func configCommand() *cobra.Command {
 		Short: "Say what is wrong with the configuration file",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := node.Load(*config); err != nil {
+			cfg, err := node.Load(*config)
+			if err != nil {
 				return err
+			}
+			for i, cert := range cfg.TLS.Cert {
+				if _, err := tls.LoadX509KeyPair(cert, cfg.TLS.Key[i]); err != nil {
+					return fmt.Errorf("tls: certificate %s with key %s: %w", cert, cfg.TLS.Key[i], err)
+				}
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: good\n", *config)
 			return nil

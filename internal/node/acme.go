@@ -100,7 +100,7 @@ func (a *acmeCert) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	serve := func(addr string, srv *http.Server, do func(*http.Server, net.Listener) error) {
 		g.Go(func() error {
-			l, err := net.Listen("tcp", addr)
+			l, err := listen(addr)
 			if err != nil {
 				return fmt.Errorf("tls.acme: %w", err)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -20,11 +21,11 @@ import (
 // change once the node runs.
 type Config struct {
 	// Hostname is the name this server greets with: it should resolve to its address, and that back.
-	Hostname string `toml:"hostname"`
+	Hostname string `toml:"hostname" comment:"name this server greets with: it should lead to its address, and that back"`
 	// Domains whose mail ends here.
-	Domains []string `toml:"domains"`
+	Domains []string `toml:"domains" comment:"whose mail ends here"`
 	// DataDir holds queue, log, keys, accounts and mailboxes.
-	DataDir string `toml:"data_dir"`
+	DataDir string `toml:"data_dir" comment:"queue, log, keys, accounts and mailboxes; a relative path is beside this file"`
 
 	SMTP       SMTP       `toml:"smtp"`
 	Submission Submission `toml:"submission"`
@@ -47,13 +48,13 @@ type Config struct {
 type SMTP struct {
 	Listen []string `toml:"listen" comment:"addresses for mail from other servers; port 25 is what they try"`
 	// MaxSize is the largest message taken, in octets.
-	MaxSize int64 `toml:"max_size"`
+	MaxSize int64 `toml:"max_size" comment:"largest message taken, octets"`
 	// MaxRecipients of one message.
-	MaxRecipients int `toml:"max_recipients"`
+	MaxRecipients int `toml:"max_recipients" comment:"of one message"`
 	// RelayFrom are the networks whose clients may send to any domain without logging in.
 	RelayFrom []string `toml:"relay_from" comment:"networks that may send anywhere without logging in; open relays get black-listed"`
 	// MaxConnections at a time, all clients together.
-	MaxConnections int `toml:"max_connections"`
+	MaxConnections int `toml:"max_connections" comment:"at a time, all clients together"`
 	// Proxies and XClient speak for the clients behind them, on the ports of Submission too.
 	Proxies []string `toml:"proxies" comment:"networks of proxies in front of this server, as HAProxy, that begin each connection with a PROXY header (version 1 or 2)"`
 	XClient []string `toml:"xclient" comment:"networks of servers in front of this one, as Postfix or nginx, that say who the client is with XCLIENT"`
@@ -95,13 +96,13 @@ type DNS struct {
 	Servers []string `toml:"servers" comment:"host:port; empty: those of /etc/resolv.conf"`
 	// TrustAD believes a server's word that it has validated DNSSEC. A resolver on loopback is believed
 	// in any case.
-	TrustAD bool `toml:"trust_ad"`
+	TrustAD bool `toml:"trust_ad" comment:"believe that a server not on loopback has validated DNSSEC; DANE needs it"`
 }
 
 // Queue says how long mail is tried.
 type Queue struct {
 	MinBackoff Duration `toml:"min_backoff" comment:"before the second attempt"`
-	MaxBackoff Duration `toml:"max_backoff"`
+	MaxBackoff Duration `toml:"max_backoff" comment:"between later attempts, at most"`
 	Expire     Duration `toml:"expire" comment:"after which a message goes back to its sender"`
 	// DelayWarning is the age at which a sender is told that a message is late.
 	DelayWarning Duration `toml:"delay_warning" comment:"after which its sender is told that it is late"`
@@ -127,8 +128,11 @@ type Duration time.Duration
 // UnmarshalText reads "90s", "5m", "120h".
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf(`duration %q: want a number and a unit, as "90s", "5m" or "120h"`, b)
+	}
 	*d = Duration(v)
-	return err
+	return nil
 }
 
 // MarshalText writes what UnmarshalText reads.
@@ -155,6 +159,9 @@ const maxConfig = 1 << 20
 // Load reads and checks a configuration file. An error names the line.
 func Load(path string) (Config, error) {
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("%w: `tallypost config example` prints one to begin with", err)
+	}
 	if err != nil {
 		return Config{}, err
 	}
@@ -166,8 +173,17 @@ func Load(path string) (Config, error) {
 	if err := dec.Decode(&cfg); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, explain(err))
 	}
-	if !filepath.IsAbs(cfg.DataDir) && cfg.DataDir != "" {
-		cfg.DataDir = filepath.Join(filepath.Dir(path), cfg.DataDir)
+	beside := func(file *string) { // a relative path is beside the configuration
+		if !filepath.IsAbs(*file) && *file != "" {
+			*file = filepath.Join(filepath.Dir(path), *file)
+		}
+	}
+	beside(&cfg.DataDir)
+	beside(&cfg.TLS.ACME.RootCA)
+	for _, files := range []Files{cfg.TLS.Cert, cfg.TLS.Key} {
+		for i := range files {
+			beside(&files[i])
+		}
 	}
 	if err := cfg.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
@@ -228,7 +244,7 @@ func (c *Config) Validate() error {
 		"dns.servers": c.DNS.Servers} {
 		for _, addr := range list {
 			if _, _, err := net.SplitHostPort(addr); err != nil {
-				bad("%s: %w", name, err)
+				bad("%s: %q: want host:port, or :port for all addresses of this machine", name, addr)
 			}
 		}
 	}
@@ -236,7 +252,7 @@ func (c *Config) Validate() error {
 		"smtp.proxies": c.SMTP.Proxies, "smtp.xclient": c.SMTP.XClient} {
 		for _, p := range list {
 			if _, err := netip.ParsePrefix(p); err != nil {
-				bad("%s: %w", name, err)
+				bad("%s: %q: want a network, as 192.0.2.0/24 or 2001:db8::/32", name, p)
 			}
 		}
 	}
@@ -280,5 +296,36 @@ func (c *Config) Validate() error {
 func Example() ([]byte, error) {
 	cfg := Default()
 	cfg.Hostname, cfg.Domains, cfg.DataDir = "mx.example.org", []string{"example.org"}, "/var/lib/tallypost"
-	return toml.Marshal(cfg)
+	b, err := toml.Marshal(cfg)
+	return append(b, lists...), err
 }
+
+// lists are the sections that may be there several times, for Example.
+const lists = `
+# Sections that may be there several times; none is by default.
+
+# [[relay.route]]               # servers for the mail of some domains
+# domains = ["example.net", ".example.net"]  # the second is all below it
+# to = "gateway.example.net:25" # host:port; unix:/path for LMTP; mx: by MX records
+# lmtp = false
+# user = ""                     # to log in there
+# password = ""
+# tls = "encrypt"               # none, opportunistic, encrypt, verify, implicit
+
+# [[intake.list]]               # a list of addresses in the DNS
+# zone = "bl.example.net"
+# points = 6.0                  # negative for a list of good addresses
+# answers = ["127.0.0.2-11"]    # those that count; empty: 127.0.0.2-255
+
+# [[intake.filter]]             # a program that speaks the milter protocol, such as rspamd's proxy
+# name = "rspamd"               # for replies, verdicts and the log
+# address = "127.0.0.1:11332"   # or unix:/path
+# timeout = "10s"               # for each answer; ten times that at the end of a message
+# fail_closed = false           # true: defer mail while it does not answer; false: do without
+# inbound = true                # ask it about mail that comes in
+# submission = false            # ask it about mail that accounts send
+
+# [[backup_mx]]                 # a domain whose mail is kept while its own servers are away
+# domain = "example.com"
+# recipients = "example.com.txt" # an address in each line; no other is taken; in data_dir
+`

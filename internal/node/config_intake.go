@@ -44,7 +44,7 @@ type IntakeLimits struct {
 // IntakeGreylist makes unknown senders try twice.
 type IntakeGreylist struct {
 	Enabled bool     `toml:"enabled" comment:"let senders that nothing speaks for try twice"`
-	Delay   Duration `toml:"delay"`
+	Delay   Duration `toml:"delay" comment:"before the second try counts"`
 }
 
 // IntakeList is a list of addresses in the DNS.

@@ -41,7 +41,7 @@ func TestBadConfig(t *testing.T) {
 		{"wrong type", small + "[smtp]\nmax_size = \"big\"", "line 5"},
 		{"broken syntax", small + "[smtp\n", "line 4"},
 		{"bad domain", "hostname = \"x.test\"\ndata_dir = \"d\"\ndomains = [\"x..test\"]", "domains: domain \"x..test\": empty label"},
-		{"bad address", small + "[smtp]\nlisten = [\"25\"]", "smtp.listen: address 25: missing port"},
+		{"bad address", small + "[smtp]\nlisten = [\"25\"]", `smtp.listen: "25": want host:port`},
 		{"bad network", small + "[smtp]\nrelay_from = [\"10.0.0.1\"]", "smtp.relay_from"},
 		{"bad proxy", small + "[smtp]\nproxies = [\"haproxy\"]", "smtp.proxies"},
 		{"bad front", small + "[smtp]\nxclient = [\"10.0.0.0/33\"]", "smtp.xclient"},
@@ -91,4 +91,31 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("%q is good", text)
 		}
 	})
+}
+
+// TestExampleLists: the sections that the example has as comments are good ones.
+func TestExampleLists(t *testing.T) {
+	b, err := Example()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(b)) {
+		rest, comment := strings.CutPrefix(line, "# ")
+		if comment && (strings.HasPrefix(rest, "[[") || strings.Contains(rest, " = ")) {
+			line = rest
+		}
+		out.WriteString(line)
+	}
+	path := filepath.Join(t.TempDir(), "tallypost.toml")
+	if err := os.WriteFile(path, []byte(out.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Relay.Route) != 1 || len(cfg.Intake.Lists) != 1 || len(cfg.Intake.Filters) != 1 || len(cfg.BackupMX) != 1 {
+		t.Errorf("sections that were not read: %+v", cfg)
+	}
 }

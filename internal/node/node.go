@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,18 @@ type Node struct {
 type server struct {
 	smtp      *smtp.Server
 	listeners []net.Listener
+}
+
+// listen is net.Listen with a hint at what is usually the matter.
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%w: another program has the port, `ss -ltnp` says which", err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE", err)
+	}
+	return l, err
 }
 
 // OpenAccounts opens the accounts of the node that cfg describes.
@@ -200,7 +213,7 @@ func (n *Node) listen(in *intake.Intake) error {
 		}
 		one := server{smtp: srv}
 		for _, addr := range s.listen {
-			l, err := net.Listen("tcp", addr)
+			l, err := listen(addr)
 			if err != nil {
 				return err
 			}

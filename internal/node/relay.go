@@ -29,7 +29,7 @@ type Relay struct {
 	Smarthost      string `toml:"smarthost" comment:"host:port that takes all mail for other domains"`
 	// User and Password log in at the smarthost.
 	User     string `toml:"user" comment:"to log in at the smarthost"`
-	Password string `toml:"password"`
+	Password string `toml:"password" comment:"so keep this file from others' eyes"`
 	TLS      string `toml:"tls" comment:"to the smarthost: none, opportunistic, encrypt, verify, implicit"`
 
 	Route []Route `toml:"route,omitempty" comment:"servers for the mail of some domains"`

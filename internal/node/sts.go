@@ -48,7 +48,7 @@ func openPolicySite(cfg Config, certs *certificates, log *slog.Logger) (*policyS
 		s.server.TLSConfig.GetCertificate = certs.acme.orChallenge(certs.get)
 	}
 	for _, addr := range cfg.Web.ListenTLS {
-		l, err := net.Listen("tcp", addr)
+		l, err := listen(addr)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("web.listen_tls: %w", err), s.close())
 		}
