@@ -129,7 +129,7 @@ func (p *port) from(ip string) (*call, string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
 	c := &call{t: p.t, conn: conn, r: bufio.NewReader(conn)}
 	p.t.Cleanup(func() { conn.Close() })
 	return c, c.reply()

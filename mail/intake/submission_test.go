@@ -211,7 +211,7 @@ func (o *office) last() letterSent {
 	o.t.Helper()
 	select {
 	case <-o.arrived:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		o.t.Fatal("nothing arrived")
 	}
 	o.mu.Lock()

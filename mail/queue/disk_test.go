@@ -380,7 +380,7 @@ func TestCloseWhileFull(t *testing.T) {
 		}()
 		select {
 		case <-closed:
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("close of a full store (%d) does not return", full)
 		}
 		fs.SetFull(durable.Roomy)

@@ -57,7 +57,7 @@ func TestConcurrency(t *testing.T) {
 	post := &postman{deliver: func(_ context.Context, d *queue.Delivery) []queue.Result {
 		g.enter(d.Route)
 		defer g.leave(d.Route)
-		time.Sleep(500 * time.Microsecond)
+		time.Sleep(5 * time.Millisecond)
 		return fine(d)
 	}}
 	r := newRig(t, queue.Config{Concurrency: 8, LocalConcurrency: 12}, nil, post)

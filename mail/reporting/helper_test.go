@@ -148,7 +148,7 @@ func (r *rig) see(domain string, n int) {
 // letters waits until n messages have left the queue.
 func (r *rig) letters(n int) []letter {
 	r.t.Helper()
-	for range 500 {
+	for range 6000 { // half a minute
 		r.postman.mu.Lock()
 		got := r.postman.letters
 		r.postman.mu.Unlock()

@@ -236,7 +236,7 @@ func dial(t testing.TB, addr string, rec *recorder) *talk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	return newTalk(t, conn, rec)
 }
 
@@ -319,7 +319,7 @@ func (k *talk) expect(want string) error {
 }
 
 func (k *talk) expectEvent(want string) error {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		k.rec.mu.Lock()
 		if len(k.rec.events) > 0 {
@@ -408,7 +408,7 @@ func scripted(t testing.TB, script string) net.Conn {
 		conn, err := ln.Accept()
 		ln.Close()
 		if err == nil {
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(30 * time.Second))
 			err = play(conn, script)
 			conn.Close()
 		}

@@ -84,7 +84,7 @@ func exchangeMessage(t *testing.T, addr string, rec *recorder,
 	}
 	k.follow("s: 250 2.0.0 OK\nc: QUIT\ns: 221 *\ns: EOF")
 	var events []string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		if events = append(events, rec.take()...); slices.Contains(events, "logout") {
 			break
 		}

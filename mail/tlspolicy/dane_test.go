@@ -249,7 +249,7 @@ func sClient(t *testing.T, openssl string, server tls.Certificate, r dns.TLSA) b
 			c.Close()
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	args := []string{"s_client", "-connect", l.Addr().String(), "-verify_return_error",
 		"-dane_tlsa_domain", "mx.example.com", "-dane_tlsa_rrdata",
