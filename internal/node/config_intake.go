@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -21,10 +22,13 @@ type Intake struct {
 	Reject         float64  `toml:"reject" comment:"points from which it is refused; negative: never"`
 	GreetDelay     Duration `toml:"greet_delay" comment:"wait before the greeting on port 25, for programs that speak first; 6s finds most"`
 
+	Archive string `toml:"archive" comment:"address that gets a copy of every message that is accepted; empty: none"`
+
 	Limits   IntakeLimits   `toml:"limits"`
 	Greylist IntakeGreylist `toml:"greylist"`
 	Lists    []IntakeList   `toml:"list,omitempty" comment:"lists of addresses in the DNS"`
 	Filters  []IntakeFilter `toml:"filter,omitempty" comment:"programs that are asked by the milter protocol"`
+	Rules    []IntakeRule   `toml:"rule,omitempty" comment:"what is refused or taken in any case; the first that holds counts"`
 }
 
 // IntakeLimits bound what clients can make the server do; smtp.relay_from is exempt from most.
@@ -62,6 +66,44 @@ type IntakeFilter struct {
 	FailClosed bool     `toml:"fail_closed" comment:"defer mail while it does not answer, rather than do without"`
 	Inbound    bool     `toml:"inbound" comment:"ask it about mail that comes in"`
 	Submission bool     `toml:"submission" comment:"ask it about mail that accounts send"`
+}
+
+// IntakeRule is a decision about some mail from outside; all that it names must hold.
+type IntakeRule struct {
+	Clients    []string `toml:"clients,omitempty" comment:"networks"`
+	Senders    []string `toml:"senders,omitempty" comment:"ann@example.org, example.org, .example.org for all below it, <> for reports"`
+	Recipients []string `toml:"recipients,omitempty" comment:"likewise; not together with header"`
+	Header     string   `toml:"header,omitempty" comment:"regular expression (RE2) that is looked for in each field, as (?i)^Subject: .*lottery"`
+	Action     string   `toml:"action" comment:"refuse, defer, junk, or accept: whatever points, lists and greylist say"`
+	Text       string   `toml:"text,omitempty" comment:"what the client is told"`
+}
+
+// rule reads what the configuration says.
+func (r IntakeRule) rule() (intake.Rule, error) {
+	out := intake.Rule{Action: intake.RuleAction(r.Action), Text: r.Text}
+	for _, s := range r.Clients {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return out, fmt.Errorf("clients: %w", err)
+		}
+		out.Clients = append(out.Clients, p)
+	}
+	for list, into := range map[*[]string]*[]intake.Pattern{&r.Senders: &out.Senders, &r.Recipients: &out.Recipients} {
+		for _, s := range *list {
+			p, err := intake.ParsePattern(s)
+			if err != nil {
+				return out, err
+			}
+			*into = append(*into, p)
+		}
+	}
+	if r.Header != "" {
+		var err error
+		if out.Header, err = regexp.Compile(r.Header); err != nil {
+			return out, fmt.Errorf("header: %w", err)
+		}
+	}
+	return out, out.Check()
 }
 
 // BackupMX is a domain that this server takes mail for while the domain's own servers cannot.
@@ -166,6 +208,16 @@ func (c *Config) validateIntake(bad func(format string, args ...any)) {
 		}
 		names[f.Name] = true
 	}
+	for i, r := range in.Rules {
+		if _, err := r.rule(); err != nil {
+			bad("intake.rule %d: %w", i+1, err)
+		}
+	}
+	if in.Archive != "" {
+		if _, err := mail.ParseAddress(in.Archive); err != nil {
+			bad("intake.archive: %w", err)
+		}
+	}
 	for _, b := range c.BackupMX {
 		if _, err := mail.ParseDomain(b.Domain); err != nil {
 			bad("backup_mx: %w", err)
@@ -210,6 +262,11 @@ func (c *Config) intakeConfig() intake.Config {
 			At: milter.Config{Network: network, Address: addr, Timeout: time.Duration(f.Timeout),
 				EndTimeout: 10 * time.Duration(f.Timeout)}})
 	}
+	for _, r := range c.Intake.Rules {
+		rule, _ := r.rule() // likewise
+		cfg.Rules = append(cfg.Rules, rule)
+	}
+	cfg.Archive, _ = mail.ParseAddress(c.Intake.Archive)
 	for _, b := range c.BackupMX {
 		file := b.Recipients
 		if !filepath.IsAbs(file) {

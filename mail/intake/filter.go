@@ -444,7 +444,7 @@ func (s *session) heed(want *filtered, found *finding) {
 	v := found.verdict
 	for _, why := range []string{want.aside, want.spam} {
 		if why != "" {
-			v.junk = true
+			v.junk, v.welcome = true, false
 			v.add("filter", 0, "%s", why)
 		}
 	}

@@ -46,6 +46,8 @@ type Config struct {
 	// Reports, if set, hears of each message what a report to the owner of its author's domain has.
 	Reports func(*dmarc.Seen)
 
+	// Rules are what the operator decides about mail from outside; see Rule.Check.
+	Rules      []Rule
 	Thresholds Thresholds
 	Lists      []List
 	Greylist   Greylist
@@ -63,6 +65,8 @@ type Config struct {
 	// Takes, if set, names addresses of ours whose mail is a program's: it is accepted whether or not there
 	// is an account, and aliases are not followed.
 	Takes func(mail.Address) bool
+	// Archive, if set, gets a copy of every message that is accepted, and nobody a report about it.
+	Archive mail.Address
 	// Room, if set, reports whether the mailbox of an account has room for a message. A full one refuses
 	// mail in the session: a message that is returned later goes to whoever was named as its sender.
 	Room func(acc *account.Account, size int64) bool

@@ -96,6 +96,7 @@ func (s *session) accept(ctx context.Context, msg *queue.Incoming, rcv *receiver
 	if sub != nil {
 		messageID = sub.messageID
 	}
+	s.archive()
 	ev := s.event(messageID, rcv, &found)
 	receipt, err := msg.Commit(ctx, prefix, s.env, ev)
 	if err != nil {
@@ -109,6 +110,19 @@ func (s *session) accept(ctx context.Context, msg *queue.Incoming, rcv *receiver
 	}
 	return smtp.Reply{Code: 250, Enhanced: "2.0.0",
 		Text: fmt.Sprintf("%s queued log=%s#%d", receipt.ID, s.in.origin, receipt.Index)}, nil
+}
+
+// archive adds the recipient of copies.
+func (s *session) archive() {
+	to := s.in.cfg.Archive
+	if to.IsNull() {
+		return
+	}
+	copyTo := mail.Recipient{Address: to, Notify: mail.NotifyNever}
+	if targets, err := s.in.accounts.Resolve(to); err == nil && len(targets) == 1 {
+		copyTo.Address = targets[0].Address
+	}
+	s.add(copyTo)
 }
 
 // discarded is the answer for a message that a filter wants thrown away.
@@ -169,13 +183,17 @@ func (s *session) weigh(ctx context.Context, rcv *receiver) (finding, error) {
 		return finding{}, nil
 	}
 	in, id := s.in, s.auth.finish()
+	rule := in.ruling(s.conn.RemoteIP(), s.env.From, nil, &rcv.header)
+	if rule != nil && rule.reply() != nil && s.others {
+		return finding{}, rule.reply()
+	}
 	l := &Letter{Client: s.conn.RemoteIP(), Host: id.iprev.name, Helo: s.conn.Helo(),
 		Envelope: s.env, Header: rcv.header, Size: rcv.size, Author: id.author.Domain,
 		DMARC: id.dmarc.Result, Domains: id.domains()}
 	if rcv.sample != nil {
 		l.Start = rcv.sample.octets
 	}
-	v, err := in.judge(ctx, id, s.host.listings(), l, !s.others)
+	v, err := in.judge(ctx, id, s.host.listings(), l, doubt{postmaster: !s.others, rule: rule})
 	if err != nil {
 		return finding{}, err
 	}

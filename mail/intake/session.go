@@ -112,7 +112,11 @@ func (s *session) rcpt(ctx context.Context, to mail.Recipient) error {
 		return err
 	}
 	if s.standing() == stranger {
-		if err := s.meet(ctx, addr); err != nil {
+		rule := s.in.ruling(s.conn.RemoteIP(), s.env.From, &addr, nil)
+		if rule != nil && rule.reply() != nil && !isPostmaster(addr) {
+			return s.unless(rule.reply())
+		}
+		if err := s.meet(ctx, addr, rule); err != nil {
 			return err
 		}
 	}
@@ -264,12 +268,13 @@ func (s *session) unless(r *smtp.Reply) error {
 
 // meet looks a stranger up, with the first recipient that is not refused: who has none costs no
 // question. It refuses whom the lists of addresses alone would refuse later.
-func (s *session) meet(ctx context.Context, to mail.Address) error {
+func (s *session) meet(ctx context.Context, to mail.Address, rule *Rule) error {
 	ip := s.conn.RemoteIP()
 	if s.host == nil {
 		s.host = s.in.meet(ctx, ip)
 	}
-	if !isPostmaster(to) { // who is listed by mistake must be able to say so
+	welcome := rule != nil && rule.Action == RuleAccept
+	if !welcome && !isPostmaster(to) { // who is listed by mistake must be able to say so
 		if err := s.in.refuseListed(ctx, s.host); err != nil {
 			return err
 		}

@@ -83,6 +83,8 @@ type verdict struct {
 	reasons []Reason
 	junk    bool // decided by a rule, whatever the points
 	good    bool // somebody speaks for the sender
+	welcome bool // a rule of the operator takes the message whatever the points
+	known   bool // and knows the client by its address
 }
 
 // add adds a reason. What a stranger chose of the words cannot pass for another reason.
@@ -137,21 +139,44 @@ func (v *verdict) field(t Thresholds) []byte {
 }
 
 func (v *verdict) word(t Thresholds) string {
-	if v.junk || v.points() >= t.Junk {
+	if !v.welcome && (v.junk || v.points() >= t.Junk) {
 		return "junk"
 	}
 	return "accept"
+}
+
+// doubt is what spares a message its points, or does not.
+type doubt struct {
+	postmaster bool  // it goes to postmasters only
+	rule       *Rule // that holds for it; nil: none
+}
+
+// obey notes what a rule of the operator has decided. Those that refuse come here only for postmasters.
+func (v *verdict) obey(r *Rule) {
+	if r == nil || r.reply() != nil {
+		return
+	}
+	words := r.Text
+	if words == "" {
+		words = "a rule of this server"
+	}
+	v.add("rule", 0, "%s: %s", r.Action, words)
+	v.junk = r.Action == RuleJunk
+	v.welcome = r.Action == RuleAccept
+	v.good = v.good || v.welcome
+	v.known = v.welcome && len(r.Clients) > 0
 }
 
 // judge weighs what was found out about the sender, and refuses what a rule refuses. A message that goes to
 // postmasters only is not refused for its points: they must hear of who is refused by mistake (RFC 5321,
 // section 4.5.1).
 func (in *Intake) judge(ctx context.Context, id *identity, listed []listing,
-	l *Letter, postmaster bool) (*verdict, error) {
+	l *Letter, d doubt) (*verdict, error) {
 	if err := in.checkForm(id, l.Header); err != nil {
 		return nil, err
 	}
 	v := new(verdict)
+	v.obey(d.rule)
 	if err := in.weighDMARC(v, id, l); err != nil {
 		return nil, err
 	}
@@ -168,7 +193,7 @@ func (in *Intake) judge(ctx context.Context, id *identity, listed []listing,
 			v.add(r.Name, r.Points, "%s", r.Words)
 		}
 	}
-	if t := in.cfg.Thresholds; t.Reject > 0 && v.points() >= t.Reject && !postmaster {
+	if t := in.cfg.Thresholds; t.Reject > 0 && v.points() >= t.Reject && !d.postmaster && !v.welcome {
 		return nil, refuse(550, "5.7.1", "the message looks like spam: %s", v)
 	}
 	return v, nil
@@ -183,7 +208,7 @@ func (in *Intake) weighDMARC(v *verdict, id *identity, l *Letter) (err error) {
 	case dmarc.Fail:
 		applied, override, err = in.dmarcFailed(v, id)
 	case dmarc.TempError:
-		if in.cfg.DMARC == DMARCEnforce {
+		if in.cfg.DMARC == DMARCEnforce && !v.known {
 			return refuse(451, "4.4.3",
 				"DMARC of %s cannot be checked now, try again later: %s", id.author.Domain,
 				id.dmarc.Explain)
@@ -216,6 +241,10 @@ func (in *Intake) dmarcFailed(v *verdict, id *identity) (dmarc.Policy, *dmarc.Re
 	if in.cfg.DMARC != DMARCEnforce && wants != dmarc.PolicyNone {
 		v.add("dmarc", 2, "%s", id.dmarc.Explain)
 		return dmarc.PolicyNone, &dmarc.Reason{Type: "local_policy", Comment: "only marked"}, nil
+	}
+	if v.known {
+		v.add("dmarc", 0, "%s", id.dmarc.Explain)
+		return dmarc.PolicyNone, &dmarc.Reason{Type: "local_policy", Comment: "a client that is known"}, nil
 	}
 	if sealer, ok := in.vouched(id); ok {
 		v.add("arc", 0, "%s, which is trusted, says that it passed before it was forwarded: %s", sealer,
