@@ -129,3 +129,20 @@ func TestArchive(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// TestOurName: a stranger who writes in the name of a domain of ours.
+func TestOurName(t *testing.T) {
+	p := newPort(t, nil)
+	const own = "own=+3.0 (it claims to be of here.example"
+	ours := letter{text: strings.ReplaceAll(plainText, "ann@good.example", "bob@here.example")}
+	if got := p.take(ours).verdict(); !strings.Contains(got, own) {
+		t.Error(got)
+	}
+	if got := p.take(letter{}).verdict(); strings.Contains(got, "own=") {
+		t.Error(got)
+	}
+	p.zone.Set("_dmarc.here.example", "TXT v=DMARC1; p=none")
+	if got := p.take(ours).verdict(); strings.Contains(got, "own=") || !strings.Contains(got, "dmarc=+1.0") {
+		t.Error(got)
+	}
+}

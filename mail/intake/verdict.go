@@ -182,6 +182,11 @@ func (in *Intake) judge(ctx context.Context, id *identity, listed []listing,
 	}
 	weighSPF(v, id)
 	in.weighHost(v, id, listed, l)
+	if d, err := mail.ParseDomain(id.author.Domain); err == nil && in.accounts.IsLocal(d) &&
+		id.dmarc.Result == dmarc.None {
+		// Where there is a record, DMARC has said what is to be said.
+		v.add("own", 3, "it claims to be of %s, which is ours, and has no DMARC record to prove it by", d)
+	}
 	if id.author.Domain == "" {
 		v.add("from", 4, "nobody has written it: %v", id.authorErr)
 	}
