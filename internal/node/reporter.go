@@ -7,6 +7,7 @@ import (
 	"github.com/tallypost/tallypost/mail/dkim"
 	"github.com/tallypost/tallypost/mail/dsn"
 	"github.com/tallypost/tallypost/mail/queue"
+	"github.com/tallypost/tallypost/mail/relay"
 )
 
 // reporter writes the queue's reports as delivery status notifications.
@@ -22,7 +23,7 @@ func (r reporter) Report(q *queue.Report) (mail.Envelope, []byte, error) {
 	for _, to := range q.Recipients {
 		d.Recipients = append(d.Recipients, dsn.Recipient{
 			Recipient: to.Recipient, Action: action(q.Kind, to), Status: to.Result.Status, Remote: remote(to.Result.Peer),
-			Reply: to.Result.Reply, LastAttempt: to.LastAttempt, RetryUntil: to.WillRetryUntil,
+			Ours: relay.Ours(&to.Result), Reply: to.Result.Reply, LastAttempt: to.LastAttempt, RetryUntil: to.WillRetryUntil,
 		})
 	}
 	env, text, err := d.Build()

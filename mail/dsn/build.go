@@ -181,7 +181,7 @@ func wireAddress(a mail.Address, global bool) string {
 // spokeSMTP reports whether Reply begins with a reply code that another server gave.
 func (rcpt *Recipient) spokeSMTP() bool {
 	s := rcpt.Reply
-	return rcpt.Remote != "" && len(s) >= 3 && s[0] >= '2' && s[0] <= '5' &&
+	return rcpt.Remote != "" && !rcpt.Ours && len(s) >= 3 && s[0] >= '2' && s[0] <= '5' &&
 		isDigit(s[1]) && isDigit(s[2]) && (len(s) == 3 || s[3] == ' ' || s[3] == '-')
 }
 

@@ -161,6 +161,22 @@ func TestReportOfFailure(t *testing.T) {
 	}
 }
 
+// TestOurWords: what we say about a server is not put into its mouth.
+func TestOurWords(t *testing.T) {
+	r := report(t)
+	to := &r.Recipients[0]
+	to.Ours, to.Status = true, "5.4.7"
+	to.Reply = "451 4.4.1 mx.example.net [192.0.2.1]: connection refused"
+	p := build(t, r)
+	if !strings.Contains(p.texts[1], "Remote-MTA: dns; mx.example.net\r\n"+
+		"Diagnostic-Code: X-Tallypost; 451 4.4.1 mx.example.net [192.0.2.1]:\r\n connection refused\r\n") {
+		t.Errorf("status part:\n%s", p.texts[1])
+	}
+	if !strings.Contains(p.texts[0], "While talking to mx.example.net:") || strings.Contains(p.texts[0], "said:") {
+		t.Errorf("human part:\n%s", p.texts[0])
+	}
+}
+
 func TestNoReportAboutNullPath(t *testing.T) {
 	r := report(t)
 	r.Envelope.From = mail.Address{}

@@ -86,6 +86,8 @@ type Recipient struct {
 	Status string
 	// Remote is the name of the server that spoke; empty where none was reached or it is ours.
 	Remote string
+	// Ours says that Reply is our own sentence although Remote was reached.
+	Ours bool
 	// Reply is what was said, verbatim, lines joined by LF: "550 5.1.1 no such user"; or our own
 	// sentence where no server spoke.
 	Reply       string

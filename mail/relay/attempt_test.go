@@ -111,6 +111,43 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestOurs: a server's words are told from ours about it.
+func TestOurs(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		say  answers
+		caps []string
+		ours bool
+	}{
+		{"refused", answers{"RCPT": "550 5.1.1 who?"}, nil, false},
+		{"refused with its own name", answers{"RCPT": "550 5.1.1 mx1.example: who?"}, nil, false},
+		{"turned away", answers{"greeting": "554 5.7.1 not you"}, nil, false},
+		{"taken", nil, nil, false},
+		{"nonsense as greeting", answers{"greeting": "hello"}, nil, true},
+		{"hung up in MAIL", answers{"MAIL": "CLOSE"}, nil, true},
+		{"hung up at the end", answers{".": "CLOSE"}, nil, true},
+		{"too large", nil, []string{"SIZE 10"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, nil, func(w *world) {
+				r := w.remote("mx1.example", "192.0.2.1", tt.say)
+				r.caps = tt.caps
+				w.mx("d.example", "10 mx1.example")
+				if got := w.deliver("u@d.example"); got[0].Peer == nil || Ours(&got[0]) != tt.ours {
+					t.Errorf("%+v", got[0])
+				}
+			})
+		})
+	}
+	bubble(t, nil, func(w *world) {
+		w.zone.Set("mx1.example", "A 192.0.2.1")
+		w.mx("d.example", "10 mx1.example")
+		if got := w.deliver("u@d.example"); !Ours(&got[0]) {
+			t.Errorf("nobody is there: %+v", got[0])
+		}
+	})
+}
+
 // TestNobodyTakesIt: what the sender is told where all hosts turn us away.
 func TestNobodyTakesIt(t *testing.T) {
 	for _, tt := range []struct{ name, both, want, says string }{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tallypost/tallypost/mail"
@@ -246,6 +247,26 @@ const (
 	busyTime    = 5 * time.Minute  // for which others are tried before a host that turned us away
 	shunSixTime = 24 * time.Hour   // for which IPv4 goes first where our IPv6 address is not liked
 )
+
+// Ours reports whether the reply of a result is this server's own sentence about a server that did not decide:
+// it could not be reached, or hung up, or cannot take the message. What a server itself said is not changed.
+func Ours(r *queue.Result) bool {
+	if r.Peer == nil {
+		return true
+	}
+	_, words, _ := strings.Cut(r.Reply, " ")
+	_, words, _ = strings.Cut(words, " ")
+	about := r.Peer.Name + " [" + r.Peer.Addr + "]"
+	if r.Peer.Name == "" {
+		about = r.Peer.Addr
+	}
+	for _, begin := range [...]string{about + ": ", "not sent to " + about, "the connection to " + about} {
+		if strings.HasPrefix(words, begin) {
+			return true
+		}
+	}
+	return false
+}
 
 // turnedAway settles the open recipients, for now, where a server refused the connection in words.
 func (a *attempt) turnedAway(t target, said *smtp.Reply) {
