@@ -103,7 +103,7 @@ func checkRecords(cmd *cobra.Command, cfg node.Config, list []records.Record, as
 			unknown++
 		}
 		if !asJSON {
-			printFinding(cmd.OutOrStdout(), f)
+			printFinding(shown{cmd.OutOrStdout()}, f)
 		}
 	}
 	switch {

@@ -36,9 +36,9 @@ func run() int {
 	case errors.As(err, &exit):
 		return int(exit)
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
-		fmt.Fprintf(os.Stderr, "tallypost: %v\nTry `tallypost --help`.\n", err)
+		fmt.Fprintf(shown{os.Stderr}, "tallypost: %v\nTry `tallypost --help`.\n", err)
 		return 2
 	}
-	fmt.Fprintf(os.Stderr, "tallypost: %v\n", err)
+	fmt.Fprintf(shown{os.Stderr}, "tallypost: %v\n", err)
 	return 1
 }

@@ -192,7 +192,8 @@ func ask(cmd *cobra.Command, config, method, path string, query url.Values, body
 	return json.Unmarshal(b, into)
 }
 
-func printMessage(w io.Writer, m queue.Message) {
+func printMessage(to io.Writer, m queue.Message) {
+	w := shown{to}
 	fmt.Fprintf(w, "%s  %s  %d octets  from <%s>  log #%d\n",
 		m.ID, m.Arrived.Local().Format(time.DateTime), m.Size, m.Envelope.From, m.Index)
 	for _, r := range m.Recipients {
@@ -207,7 +208,8 @@ func printMessage(w io.Writer, m queue.Message) {
 	}
 }
 
-func printHistory(w io.Writer, m queue.Message) {
+func printHistory(to io.Writer, m queue.Message) {
+	w := shown{to}
 	if p := m.Accepted.Peer; p != nil {
 		fmt.Fprintf(w, "    %s accepted from %s\n", m.Arrived.Local().Format(time.DateTime), peerWords(p))
 	}
