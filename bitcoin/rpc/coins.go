@@ -15,7 +15,7 @@ import (
 
 func (a *API) coinMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
-		{Category: "blockchain", Name: "scantxoutset", Params: "action:s scanobjects:a?",
+		{Category: "blockchain", Name: "scantxoutset", Params: "action:s scanobjects[]:a?",
 			Run: a.scanTxOutSet,
 			Doc: "Scans the unspent transaction output set for entries that match certain descriptors."},
 		{Category: "blockchain", Name: "gettxoutsetinfo",

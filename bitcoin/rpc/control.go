@@ -116,7 +116,7 @@ func (a *API) stop(ctx context.Context, c call) (any, error) {
 }
 
 func (a *API) uptime(call) (any, error) {
-	return int64(a.now().Sub(a.cfg.Started) / time.Second), nil
+	return a.now().Unix() - a.cfg.Started.Unix(), nil
 }
 
 func (a *API) memoryInfo(c call) (any, error) {

@@ -33,6 +33,7 @@ type Param struct {
 	Names    []string // the first one is shown; the others are older
 	Kind     Kind
 	Optional bool
+	List     bool // help shows it as a list
 	// Of is the parameter, an object, that this one is a member of: it can also be given by name as if it
 	// were a parameter itself.
 	Of string
@@ -43,6 +44,7 @@ type Method struct {
 	Category string // under which help lists it; hidden methods have "hidden"
 	Name     string
 	// Params describes the parameters, with spaces between: "name:kind", "?" behind what may be left out,
+	// "[]" behind the name of what help is to show as a list,
 	// "|" before another name, and "object.member:kind" for members of an object that may be given by name.
 	Params string
 	Doc    string // a sentence or more for help
@@ -55,10 +57,11 @@ type Method struct {
 func parseParams(spec string) (params []Param) {
 	for _, field := range strings.Fields(spec) {
 		name, kind, ok := strings.Cut(field, ":")
+		name, list := strings.CutSuffix(name, "[]")
 		if !ok {
 			panic("jsonrpc: parameter without a kind: " + field)
 		}
-		p := Param{Kind: Kind(kind[0]), Optional: strings.HasSuffix(kind, "?")}
+		p := Param{Kind: Kind(kind[0]), Optional: strings.HasSuffix(kind, "?"), List: list}
 		if of, member, ok := strings.Cut(name, "."); ok {
 			p.Of, name = of, member
 		}
@@ -91,7 +94,7 @@ func (m *Method) usage() string {
 		if p.Kind == KindString || p.Kind == KindHash {
 			quote = `"`
 		}
-		if p.Kind == KindArray {
+		if p.List {
 			b.WriteString(" [" + p.Names[0] + ",...]")
 			continue
 		}
