@@ -143,7 +143,7 @@ func (s *Store) options(kind dbKind) *pebble.Options {
 			o.TargetFileSizes[i] = 32 << 20
 		}
 		for i := range o.Levels {
-			o.Levels[i].BlockSize = 16 << 10
+			o.Levels[i].BlockSize = 4 << 10 // a coin is read alone: its neighbours are strangers
 			o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 			// Keys are hashes and so are most values.
 			o.Levels[i].Compression = func() *sstable.CompressionProfile {

@@ -37,8 +37,13 @@ type importer struct {
 	done    int64
 }
 
-// importSlots is how many blocks are being added at once: enough to fill the pipe.
-const importSlots = 24
+// importSlots bounds the blocks that are being added at once: enough to fill the pipe where they are
+// small, and little enough for memory where they are large. A block takes one, and one more for each
+// slotBytes.
+const (
+	importSlots = 24
+	slotBytes   = 512 << 10
+)
 
 // Import takes in the blocks of a file, or of all blk files of a directory (Core's -loadblock), and
 // connects them. Blocks that are not valid, or whose parents are unknown, are left out.
@@ -345,9 +350,16 @@ func (p *parsed) parse(net *bitcoin.Network) {
 
 // add hands a block to the chain, as soon as there is a place among those that are being added.
 func (i *importer) add(ctx context.Context, p *parsed) {
-	i.slots <- struct{}{}
+	weight := min(1+p.size/slotBytes, importSlots)
+	for range weight { // nobody else takes any, so this ends
+		i.slots <- struct{}{}
+	}
 	i.adds.Go(func() {
-		defer func() { <-i.slots }()
+		defer func() {
+			for range weight {
+				<-i.slots
+			}
+		}()
 		var pos *blockstore.Pos
 		if p.source.Number >= 0 {
 			pos = &blockstore.Pos{File: p.source.Number, Offset: uint32(p.at)}
