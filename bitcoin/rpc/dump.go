@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"encoding/json"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -86,31 +85,6 @@ func (a *API) dumpTarget(c call) (chain.Entry, error) {
 	}
 	return chain.Entry{}, fail(jsonrpc.InvalidParameter, "Invalid snapshot type \"%s\" specified. Please "+
 		"specify \"rollback\" or \"latest\"", kind)
-}
-
-// hashOrHeight returns the block of the best chain that an argument names.
-func (a *API) hashOrHeight(v any) (chain.Entry, error) {
-	if height, ok := jsonInt(v); ok {
-		tip := a.chain.Tip().Height
-		switch {
-		case height < 0:
-			return chain.Entry{}, fail(jsonrpc.InvalidParameter, "Target block height %d is negative", height)
-		case height > int64(tip), height > math.MaxInt32:
-			return chain.Entry{}, fail(jsonrpc.InvalidParameter, "Target block height %d after current tip %d",
-				height, tip)
-		}
-		e, _ := a.chain.AtHeight(bitcoin.Height(height))
-		return e, nil
-	}
-	hash, err := jsonrpc.ParseHash(v, "hash_or_height")
-	if err != nil {
-		return chain.Entry{}, err
-	}
-	e, ok := a.chain.Lookup(hash)
-	if !ok {
-		return chain.Entry{}, fail(jsonrpc.InvalidAddressOrKey, "Block not found")
-	}
-	return e, nil
 }
 
 // snapshotAt returns the coins as of a block. Where that is not the tip, the chain is taken back to it, with
