@@ -162,14 +162,9 @@ func (n *Node) minFee() (rate bitcoin.Amount) {
 	return rate
 }
 
-func (p pool) setUnbroadcast(txid bitcoin.Hash, yes bool) {
-	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) {
-		if yes {
-			m.MarkUnbroadcast(txid)
-		} else {
-			m.ClearUnbroadcast(txid)
-		}
-	})
+// broadcast notes that a peer has asked for a transaction.
+func (p pool) broadcast(txid bitcoin.Hash) {
+	p.chain.Mempool(func(m *mempool.Pool, _ *consensus.State) { m.ClearUnbroadcast(txid) })
 }
 
 // minRelayFee returns the rate of the configuration below which nothing is relayed.

@@ -103,7 +103,7 @@ func (n *Node) serveTx(p *Peer, item wire.Inventory) bool {
 		return false
 	}
 	p.push(&wire.Tx{Tx: found, NoWitness: item.Type == wire.InvTx})
-	n.pool.setUnbroadcast(found.TxID(), false)
+	n.pool.broadcast(found.TxID())
 	return true
 }
 

@@ -16,11 +16,11 @@ const (
 	outboundInvEvery = 2 * time.Second
 )
 
-// RelayTx announces one of our own transactions, until a peer asks for it.
+// RelayTx announces a transaction of the mempool. One that is marked there as not broadcast is announced
+// again until a peer asks for it.
 func (n *Node) RelayTx(txid, wtxid bitcoin.Hash) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pool.setUnbroadcast(txid, true)
 	n.relay(txid, wtxid)
 }
 

@@ -309,6 +309,9 @@ func haveMembers(o object, members ...member) error {
 }
 
 func (a *API) getOrphanTxs(c call) (any, error) {
+	if _, isBool := c.Any(0).(bool); isBool {
+		return nil, fail(jsonrpc.TypeError, "Verbosity was boolean but only integer allowed")
+	}
 	v, err := verbosity(c.Any(0), 0)
 	if err != nil {
 		return nil, err
