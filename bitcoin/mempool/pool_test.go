@@ -152,6 +152,9 @@ func TestEphemeralDust(t *testing.T) {
 	if err := w.tryPackage(Options{}, parent, sweeps); err != nil || w.Len() != 2 {
 		t.Errorf("a package that spends it: %v", err)
 	}
+	if !w.Dusty(parent.TxID()) || w.Dusty(sweeps.TxID()) {
+		t.Error("which of them has dust is not known")
+	}
 	leaves = pay(5000, 1, chaintest.OutputOf(parent, 0)) // it could replace the other
 	w.refuse(leaves, fmt.Sprintf("missing-ephemeral-spends, tx %v (wtxid=%v) did not spend parent's "+
 		"ephemeral dust", leaves.TxID(), leaves.WTxID()))

@@ -98,6 +98,13 @@ func DustLimit(out *bitcoin.TxOut, rate FeeRate) bitcoin.Amount {
 	return rate.Fee(size)
 }
 
+// Dusty reports whether an unconfirmed transaction has dust that policy lets pass only where it pays no fee:
+// then it must not count as paying one either.
+func (p *Pool) Dusty(txid bitcoin.Hash) bool {
+	e := p.entries[txid]
+	return e != nil && !p.cfg.AcceptNonStandard && p.hasDust(e.Tx)
+}
+
 func (p *Pool) hasDust(tx *bitcoin.Tx) bool {
 	for i := range tx.Out {
 		if p.isDust(&tx.Out[i]) {

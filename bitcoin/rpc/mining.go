@@ -344,7 +344,16 @@ func (a *API) prioritise(c call) (any, error) {
 		return nil, fail(jsonrpc.InvalidParameter, "Priority is no longer supported, dummy argument to "+
 			"prioritisetransaction must be 0.")
 	}
-	a.withPool(func(p *mempool.Pool) { p.Prioritise(c.Hash(0), bitcoin.Amount(c.Int(2, 0))) })
+	dusty := false
+	a.withPool(func(p *mempool.Pool) {
+		if dusty = p.Dusty(c.Hash(0)); !dusty {
+			p.Prioritise(c.Hash(0), bitcoin.Amount(c.Int(2, 0)))
+		}
+	})
+	if dusty {
+		return nil, fail(jsonrpc.InvalidParameter,
+			"Priority is not supported for transactions with dust outputs.")
+	}
 	return true, nil
 }
 

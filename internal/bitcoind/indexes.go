@@ -49,7 +49,9 @@ func (n *Node) openIndexes() error {
 	for _, x := range n.indexes.All() {
 		if !x.Available() {
 			return fmt.Errorf("%s best block of the index goes beyond pruned data. Please disable the index "+
-				"or reindex (which will download the whole blockchain again)", x.Status().Name)
+				"or reindex (which will download the whole blockchain again)\n"+
+				"Error: A fatal internal error occurred, see debug.log for details: Failed to start "+
+				"indexes, shutting down…", x.Status().Name)
 		}
 	}
 	return nil
