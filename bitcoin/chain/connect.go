@@ -161,10 +161,15 @@ func (c *Chain) progressAt(n node) float64 {
 	if done == 0 {
 		return 0
 	}
-	now := c.cfg.Clock.Now().Unix()
+	h, now := c.tree.at(n), c.cfg.Clock.Now().Unix()
+	at := int64(h.time)
+	if behind := int64(c.tree.at(c.best).height - h.height); max(now-at, at-now) <= 2*3600 && behind >= 0 {
+		// So close to the end blocks count, not what miners say of the time: it ends at 1.
+		at = now - behind*int64(c.cfg.Network.TargetSpacing/time.Second)
+	}
 	total := float64(s.Count) + float64(now-s.Time)*s.Rate
 	if done > float64(s.Count) {
-		total = done + float64(now-int64(c.tree.at(n).time))*s.Rate
+		total = done + float64(now-at)*s.Rate
 	}
 	return max(0, min(done/total, 1))
 }

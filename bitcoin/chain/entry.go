@@ -147,6 +147,9 @@ func (c *Chain) State(hash bitcoin.Hash) (consensus.State, bool) {
 func (c *Chain) RawBlock(hash bitcoin.Hash) ([]byte, error) {
 	pos, err := c.position(hash)
 	if err != nil {
+		if reindexing, _ := c.store.Reindexing(); reindexing && hash == c.cfg.Network.Genesis.Hash() {
+			return c.cfg.Network.Genesis.Append(nil), nil // its place in the files is not known yet
+		}
 		return nil, err
 	}
 	return c.store.ReadBlock(pos, hash)

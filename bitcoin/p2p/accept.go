@@ -24,7 +24,7 @@ func (n *Node) acceptConn(ctx context.Context, c net.Conn, l Listen) {
 		c.Close()
 		return
 	}
-	addr.Addr = n.flip(addr.Addr)
+	addr.Addr = n.Flip(addr.Addr)
 	n.takeConn(ctx, c, addr, l)
 }
 

@@ -141,7 +141,7 @@ func (n *Node) targets(ctx context.Context, c *call) ([]wire.AddrPort, error) {
 	var out []wire.AddrPort
 	for _, b := range ips[:min(len(ips), maxResolved)] {
 		ip, _ := netip.AddrFromSlice(b)
-		if at := (wire.AddrPort{Addr: n.flip(wire.AddrFromIP(ip.Unmap())), Port: port}); at.Valid() {
+		if at := (wire.AddrPort{Addr: n.Flip(wire.AddrFromIP(ip.Unmap())), Port: port}); at.Valid() {
 			out = append(out, at)
 		}
 	}
@@ -151,9 +151,9 @@ func (n *Node) targets(ctx context.Context, c *call) ([]wire.AddrPort, error) {
 	return out, nil
 }
 
-// flip makes an address of CJDNS of one of IPv6 that looks so, where CJDNS is reached (Core's
+// Flip makes an address of CJDNS of one of IPv6 that looks so, where CJDNS is reached (Core's
 // MaybeFlipIPv6toCJDNS).
-func (n *Node) flip(a wire.Addr) wire.Addr {
+func (n *Node) Flip(a wire.Addr) wire.Addr {
 	if b := a.Bytes(); n.cfg.CJDNS && a.Net == wire.NetIPv6 && b[0] == 0xfc {
 		a, _ = wire.NewAddr(wire.NetCJDNS, b)
 	}
@@ -189,7 +189,7 @@ func (n *Node) numeric(name string) wire.AddrPort {
 	if !ok {
 		return wire.AddrPort{}
 	}
-	return wire.AddrPort{Addr: n.flip(a), Port: port}
+	return wire.AddrPort{Addr: n.Flip(a), Port: port}
 }
 
 // numericAddr reads an address, also one of IPv4 in the short forms that systems have always taken, as 127.1

@@ -20,7 +20,7 @@ type localAddr struct {
 
 // addLocal notes an address of our own, if nodes can reach us by it.
 func (n *Node) addLocal(at wire.AddrPort, score int) bool {
-	at.Addr = n.flip(at.Addr)
+	at.Addr = n.Flip(at.Addr)
 	if !at.Routable() || !n.cfg.Discover && score < localManual || !n.reachable(at.Net) {
 		return false
 	}

@@ -191,7 +191,7 @@ func decodeBlock(s string) (*bitcoin.Block, error) {
 	if err != nil {
 		return nil, fail(jsonrpc.DeserializationError, "Block decode failed")
 	}
-	block, err := bitcoin.ParseBlock(b)
+	block, _, err := bitcoin.ParseBlockPrefix(b) // what follows is ignored, as Core does here (DecodeHexBlk)
 	if err != nil {
 		return nil, fail(jsonrpc.DeserializationError, "Block decode failed")
 	}

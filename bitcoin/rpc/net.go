@@ -410,6 +410,7 @@ func (a *API) addPeerAddress(c call) (any, error) {
 	if err != nil {
 		return nil, fail(jsonrpc.InvalidIPOrSubnet, "Invalid IP address")
 	}
+	addr = a.p2p.Flip(addr)
 	now := a.now()
 	at := wire.KnownAddr{Time: uint32(now.Unix()), Services: wire.ServiceNetwork | wire.ServiceWitness,
 		AddrPort: wire.AddrPort{Addr: addr, Port: uint16(port)}}

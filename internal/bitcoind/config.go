@@ -369,6 +369,9 @@ func (c *Config) rpc(o *options.Options) error {
 	r.Workers, r.Queue = int(max(o.Int("rpcthreads", 16), 1)), int(max(o.Int("rpcworkqueue", 64), 1))
 	for _, s := range o.List("rpcallowip") {
 		p, err := p2p.ParseSubnet(noBrackets(s))
+		if a := p.Addr(); err == nil && a.Is6() && a.As16()[0] == 0xfc && o.Bool("cjdnsreachable", false) {
+			err = errors.New("that is an address of CJDNS, which has no subnets")
+		}
 		if err != nil {
 			return fmt.Errorf("Invalid -rpcallowip subnet specification: %s. Valid values are a single IP "+
 				"(e.g. 1.2.3.4), a network/netmask (e.g. 1.2.3.4/255.255.255.0), a network/CIDR (e.g. "+

@@ -180,7 +180,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	if n.server != nil {
 		n.server.SetWarmup("")
 	}
-	n.log.Info("Done loading")
+	n.log.Info("init message: Done loading")
 	defer n.runAll(context.WithoutCancel(ctx), n.cfg.Notify.Shutdown)
 	var runs sync.WaitGroup
 	runs.Go(func() {
