@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"encoding/hex"
-	"errors"
 	"strings"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -36,7 +35,8 @@ func (a *API) parseDescriptor(s string, needSum bool) ([]*descriptor.Descriptor,
 }
 
 // descriptorScript returns the one script of a descriptor to which coins are to go (Core's
-// getScriptFromDescriptor).
+// getScriptFromDescriptor). One that cannot be read is an error of package descriptor, one that does not do
+// an error for the caller.
 func descriptorScript(net *bitcoin.Network, s string, needSum bool) ([]byte, error) {
 	list, err := descriptor.Parse(net, s, needSum)
 	if err != nil {
@@ -44,9 +44,10 @@ func descriptorScript(net *bitcoin.Network, s string, needSum bool) ([]byte, err
 	}
 	switch {
 	case len(list) > 1:
-		return nil, errors.New("Multipath descriptor not accepted")
+		return nil, fail(jsonrpc.InvalidParameter, "Multipath descriptor not accepted")
 	case list[0].IsRange():
-		return nil, errors.New("Ranged descriptor not accepted. Maybe pass through deriveaddresses first?")
+		return nil, fail(jsonrpc.InvalidParameter,
+			"Ranged descriptor not accepted. Maybe pass through deriveaddresses first?")
 	}
 	outs, err := list[0].Expand(0)
 	if err != nil {

@@ -61,8 +61,11 @@ func (a *API) generateToAddress(ctx context.Context, c call) (any, error) {
 
 func (a *API) generateToDescriptor(ctx context.Context, c call) (any, error) {
 	to, err := descriptorScript(a.net, c.String(1, ""), false)
+	if e := new(jsonrpc.Error); err != nil && !errors.As(err, &e) {
+		err = fail(jsonrpc.InvalidAddressOrKey, "%v", err)
+	}
 	if err != nil {
-		return nil, fail(jsonrpc.InvalidAddressOrKey, "%v", err)
+		return nil, err
 	}
 	return a.mine(ctx, c.Int(0, 0), to, c.Int(2, defaultMaxTries))
 }
@@ -119,6 +122,9 @@ func (a *API) template(opts miner.Options) (*miner.Template, error) {
 
 func (a *API) generateBlock(ctx context.Context, c call) (any, error) {
 	to, err := descriptorScript(a.net, c.String(0, ""), false)
+	if e := new(jsonrpc.Error); errors.As(err, &e) {
+		return nil, err
+	}
 	if err != nil {
 		if to, err = a.net.ParseAddress(c.String(0, "")); err != nil {
 			return nil, fail(jsonrpc.InvalidAddressOrKey, "Error: Invalid address or descriptor")

@@ -147,7 +147,7 @@ func newRunner() (*runner, error) {
 		"CLIENT_BUGREPORT=https://github.com/bitcoin/bitcoin/issues\nSRCDIR=" + tree +
 		"\nBUILDDIR=" + filepath.Join(work, "build") + "\nEXEEXT=\nRPCAUTH=" +
 		filepath.Join(tree, "share", "rpcauth", "rpcauth.py") +
-		"\n[components]\nENABLE_CLI=true\nENABLE_BITCOIND=true\nENABLE_ZMQ=true\n"
+		"\n[components]\nENABLE_CLI=true\nENABLE_BITCOIND=true\n"
 	err = errors.Join(os.MkdirAll(bin, 0o755),
 		os.Symlink(program, filepath.Join(bin, "bitcoind")), os.Symlink(program, cli),
 		os.WriteFile(filepath.Join(work, "config.ini"), []byte(config), 0o644))
