@@ -121,14 +121,12 @@ func (c *Config) fill() error {
 type Chain struct {
 	cfg      Config
 	store    *blockstore.Store
-	coins    *blockstore.Coins
 	tipWakes wakes
 	txWakes  wakes
 	runner   consensus.ScriptRunner
 
-	// The mover's; see move.go.
-	pipe   pipe
-	loader loader
+	// main is the chainstate that tip and mempool follow.
+	main *chainstate
 
 	flushing sync.Mutex // held while the store is flushed; before mu
 
@@ -139,8 +137,7 @@ type Chain struct {
 	news    chan struct{} // closed when a block has arrived
 
 	tree       tree
-	active     []node // the best chain by height
-	best       node   // the header with most work that is not known to be invalid
+	best       node // the header with most work that is not known to be invalid
 	candidates candidates
 	unlinked   map[node][]node // blocks that are here before their parents, by parent
 	ready      map[node]*consensus.Candidate
@@ -180,7 +177,7 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 	c := &Chain{
 		cfg:        cfg,
 		store:      store,
-		coins:      store.Coins(),
+		main:       &chainstate{coins: store.Coins()},
 		changes:    make(chan struct{}),
 		news:       make(chan struct{}),
 		unlinked:   make(map[node][]node),
@@ -276,13 +273,10 @@ func (c *Chain) touch(n node) {
 const unsaved status = 1 << 15
 
 // tip returns the last block of the best chain. The caller holds mu.
-func (c *Chain) tip() node { return c.active[len(c.active)-1] }
+func (c *Chain) tip() node { return c.main.tip() }
 
 // isActive reports whether a block is part of the best chain. The caller holds mu.
-func (c *Chain) isActive(n node) bool {
-	h := c.tree.at(n).height
-	return int(h) < len(c.active) && c.active[h] == n
-}
+func (c *Chain) isActive(n node) bool { return c.main.has(&c.tree, n) }
 
 // state returns the State of a block. The caller holds mu.
 func (c *Chain) state(n node) consensus.State { return c.states.of(&c.tree, n) }

@@ -12,86 +12,80 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 )
 
-// connect judges the block that follows the head, on the way to another, and starts its scripts. A
-// block that is not valid is marked so, once it is certain that those before it are. The caller is
-// the mover.
-func (c *Chain) connect(n, to node) error {
-	candidate, err := c.loader.take(c, n, to)
+// connect judges the block that follows the head of a chainstate, on the way to another, and starts its
+// scripts. A block that is not valid is marked so, once it is certain that those before it are. The
+// caller is the mover.
+func (c *Chain) connect(s *chainstate, n, to node) error {
+	candidate, err := s.loader.take(c, s.coins, n, to)
 	if err != nil {
 		return c.halt(failure("Failed to read block.", fmt.Errorf("block %v: %w", c.hashOf(n), err)))
 	}
-	before := c.headState()
-	state, diff, err := consensus.Connect(before, candidate, &view{c: c, on: n})
+	before := c.headState(s)
+	state, diff, err := consensus.Connect(before, candidate, &view{c: c, s: s, on: n})
 	if invalid := (*consensus.Error)(nil); errors.As(err, &invalid) {
-		return c.reject(n, invalid)
+		return c.reject(s, n, invalid)
 	}
 	if err != nil {
 		return c.halt(err)
 	}
 	b := &pending{n: n, candidate: candidate, state: state, diff: diff}
 	checks := c.checks(b)
-	if len(checks) == 0 && c.pipe.len() == 0 {
-		return c.publish(b)
+	if len(checks) == 0 && s.pipe.len() == 0 {
+		return c.publish(s, b)
 	}
-	c.pipe.push(b, c.runner, checks)
+	s.pipe.push(b, c.runner, checks)
 	return nil
 }
 
 // reject marks a block that could not be connected, if those before it turn out to be valid; else
 // it is the first of those that is marked.
-func (c *Chain) reject(n node, reason *consensus.Error) error {
-	if err := c.drain(); err != nil {
+func (c *Chain) reject(s *chainstate, n node, reason *consensus.Error) error {
+	if err := c.drain(s); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tip() == c.tree.at(n).parent {
+	if s.tip() == c.tree.at(n).parent {
 		c.markFailed(n, reason)
 	}
 	return nil
 }
 
-// drain waits for all scripts that are running, and publishes or forgets their blocks.
-func (c *Chain) drain() error {
-	for c.pipe.len() > 0 {
-		<-c.pipe.first().done
-		if err := c.settle(); err != nil {
+// drain waits for all scripts of a chainstate that are running, and publishes or forgets their blocks.
+func (c *Chain) drain(s *chainstate) error {
+	for s.pipe.len() > 0 {
+		<-s.pipe.first().done
+		if err := c.settle(s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// abort ends all scripts that are running, and forgets their blocks.
-func (c *Chain) abort() {
-	c.pipe.clear()
-	c.loader.clear()
-}
-
 // settle makes the first block of the pipe the tip, or if its scripts failed, forgets all that are
 // there and marks it.
-func (c *Chain) settle() error {
-	b := c.pipe.first()
+func (c *Chain) settle(s *chainstate) error {
+	b := s.pipe.first()
 	if b.err == nil {
-		if err := c.publish(b); err != nil {
+		if err := c.publish(s, b); err != nil {
 			return err
 		}
-		c.pipe.pop()
+		s.pipe.pop()
 		return nil
 	}
 	invalid, ok := b.err.(*consensus.Error)
 	if !ok {
 		return c.halt(b.err)
 	}
-	c.abort()
+	s.abort()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.markFailed(b.n, invalid)
 	return nil
 }
 
-// publish makes a block the tip whose scripts have passed.
-func (c *Chain) publish(b *pending) error {
+// publish makes a block the tip of a chainstate, whose scripts have passed.
+func (c *Chain) publish(s *chainstate, b *pending) error {
 	block := b.candidate.Block()
 	c.mu.Lock()
 	h, own := c.tree.at(b.n), c.tree.ownBody(b.n)
@@ -110,9 +104,9 @@ func (c *Chain) publish(b *pending) error {
 	}
 	h.status |= blockstore.HaveUndo | blockstore.Verified
 	c.touch(b.n)
-	c.coins.Apply(b.diff, h.hash)
+	s.coins.Apply(b.diff, h.hash)
 	c.states.put(b.n, &b.state)
-	c.active = append(c.active, b.n)
+	s.active = append(s.active, b.n)
 	c.pool.Connected(block, c.cfg.Clock.Now())
 	c.lost.remove(block)
 	c.candidates.trim(b.n)
@@ -136,12 +130,12 @@ func (c *Chain) logTip(b *pending) {
 		return
 	}
 	h := c.tree.at(b.n)
-	used, _ := c.coins.CacheUsage()
+	used, _ := c.main.coins.CacheUsage()
 	c.cfg.Log.Info(fmt.Sprintf("UpdateTip: new best=%v height=%d version=0x%08x log2_work=%f tx=%d "+
 		"date='%s' progress=%f cache=%.1fMiB(%dtxo)", h.hash, h.height, uint32(h.version),
 		h.work.log2(), c.tree.body(b.n).chainTxs,
 		time.Unix(int64(h.time), 0).UTC().Format(time.RFC3339), c.progressAt(b.n),
-		float64(used)/(1<<20), c.coins.CacheCoins()))
+		float64(used)/(1<<20), c.main.coins.CacheCoins()))
 }
 
 // Progress is how much of all transactions that there will have been by now is verified up to a block
@@ -274,14 +268,14 @@ func (c *Chain) findBest() {
 	}
 }
 
-// headState returns the State of the last block that is connected.
-func (c *Chain) headState() consensus.State {
-	if n := c.pipe.len(); n > 0 {
-		return c.pipe.blocks[n-1].state
+// headState returns the State of the last block of a chainstate that is connected.
+func (c *Chain) headState(s *chainstate) consensus.State {
+	if n := s.pipe.len(); n > 0 {
+		return s.pipe.blocks[n-1].state
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state(c.tip())
+	return c.state(s.tip())
 }
 
 func (c *Chain) hashOf(n node) bitcoin.Hash {
@@ -297,18 +291,19 @@ func (c *Chain) halt(err error) error {
 	return c.stop(err)
 }
 
-// view is what the mover judges a block by: the coins with those of the pipe, and the branch that
-// the block is on.
+// view is what the mover judges a block by: the coins of a chainstate with those of its pipe, and the
+// branch that the block is on.
 type view struct {
 	c  *Chain
+	s  *chainstate
 	on node
 }
 
 // Coins is as consensus.View has it.
 func (v *view) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	overlay := v.c.pipe.overlay
+	overlay := v.s.pipe.overlay
 	if len(overlay) == 0 {
-		return v.c.coins.Coins(outs, coins)
+		return v.s.coins.Coins(outs, coins)
 	}
 	var rest []bitcoin.OutPoint
 	var at []int
@@ -320,7 +315,7 @@ func (v *view) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
 		}
 	}
 	found := make([]consensus.Coin, len(rest))
-	if err := v.c.coins.Coins(rest, found); err != nil {
+	if err := v.s.coins.Coins(rest, found); err != nil {
 		return err
 	}
 	for i, coin := range found {

@@ -16,7 +16,7 @@ func (c *Chain) disconnect() error {
 	c.mu.Lock()
 	n := c.tip()
 	c.mu.Unlock()
-	block, reversal, err := c.reversal(n)
+	block, reversal, err := c.reversal(c.main, n)
 	if err != nil {
 		return fmt.Errorf("disconnect block %v: %w", c.hashOf(n), err)
 	}
@@ -28,8 +28,8 @@ func (c *Chain) disconnect() error {
 		c.lost.fork, c.lost.work = c.tree.at(parent).height, c.tree.at(n).work
 	}
 	c.lost.fork = min(c.lost.fork, c.tree.at(parent).height)
-	c.coins.Revert(reversal, c.tree.at(parent).hash)
-	c.active = c.active[:len(c.active)-1]
+	c.main.coins.Revert(reversal, c.tree.at(parent).hash)
+	c.main.active = c.main.active[:len(c.main.active)-1]
 	c.candidates.add(n)
 	c.lost.add(block)
 	for name, height := range c.pruneLocks { // a follower must be able to go back with us
@@ -39,8 +39,8 @@ func (c *Chain) disconnect() error {
 	return nil
 }
 
-// reversal returns what takes a block back that is the tip.
-func (c *Chain) reversal(n node) (*bitcoin.Block, *consensus.Reversal, error) {
+// reversal returns what takes a block back that is the tip of a chainstate.
+func (c *Chain) reversal(s *chainstate, n node) (*bitcoin.Block, *consensus.Reversal, error) {
 	candidate, err := c.candidate(n)
 	if err != nil {
 		return nil, nil, err
@@ -54,7 +54,7 @@ func (c *Chain) reversal(n node) (*bitcoin.Block, *consensus.Reversal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	reversal, err := consensus.Disconnect(state, candidate, undo, &view{c: c, on: n})
+	reversal, err := consensus.Disconnect(state, candidate, undo, &view{c: c, s: s, on: n})
 	if err != nil {
 		return nil, nil, err
 	}

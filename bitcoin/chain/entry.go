@@ -80,10 +80,10 @@ func (c *Chain) Lookup(hash bitcoin.Hash) (Entry, bool) {
 func (c *Chain) AtHeight(height bitcoin.Height) (Entry, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if height < 0 || int(height) >= len(c.active) {
+	if height < 0 || int(height) >= len(c.main.active) {
 		return Entry{}, false
 	}
-	return c.entry(c.active[height]), true
+	return c.entry(c.main.active[height]), true
 }
 
 // Ancestor returns the ancestor of a block at a height; a block is its own.

@@ -74,7 +74,7 @@ func (c *Chain) Snapshot(ctx context.Context) (snapshot *blockstore.Snapshot, er
 		if err := c.flushAll(); err != nil {
 			return err
 		}
-		snapshot, err = c.coins.Snapshot()
+		snapshot, err = c.main.coins.Snapshot()
 		return err
 	})
 	return snapshot, err
@@ -83,7 +83,7 @@ func (c *Chain) Snapshot(ctx context.Context) (snapshot *blockstore.Snapshot, er
 // Close makes everything durable and ends what is under way. No other method may be called then.
 // The store stays open. A chain that has stopped is still sound, unless it was the store that failed.
 func (c *Chain) Close() error {
-	c.abort()
+	c.main.abort()
 	return c.flushAll()
 }
 
@@ -92,7 +92,7 @@ func (c *Chain) maybeFlush() error {
 	if err := c.maybePrune(); err != nil {
 		return err
 	}
-	if c.coins.Full() {
+	if c.main.coins.Full() {
 		return c.flushAll()
 	}
 	c.mu.Lock()
@@ -105,7 +105,7 @@ func (c *Chain) maybeFlush() error {
 }
 
 // flushAll writes everything. The caller is the mover.
-func (c *Chain) flushAll() error { return c.write(c.coins) }
+func (c *Chain) flushAll() error { return c.write(c.main.coins) }
 
 // save makes the index durable, but not the coins: the chain goes on meanwhile.
 func (c *Chain) save() error { return c.write(nil) }

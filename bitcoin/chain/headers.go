@@ -81,14 +81,14 @@ func (c *Chain) acceptHeader(h *bitcoin.Header, hash bitcoin.Hash, workChecked b
 // follow makes the best header the tip, where headers are all there is. The caller holds mu.
 func (c *Chain) follow() {
 	h := int(c.tree.at(c.best).height)
-	if len(c.active) > h+1 {
-		c.active = c.active[:h+1]
+	if len(c.main.active) > h+1 {
+		c.main.active = c.main.active[:h+1]
 	}
-	for len(c.active) < h+1 {
-		c.active = append(c.active, none)
+	for len(c.main.active) < h+1 {
+		c.main.active = append(c.main.active, none)
 	}
-	for n := c.best; c.active[h] != n; n, h = c.tree.at(n).parent, h-1 {
-		c.active[h] = n
+	for n := c.best; c.main.active[h] != n; n, h = c.tree.at(n).parent, h-1 {
+		c.main.active[h] = n
 	}
 	c.changed()
 }
@@ -96,7 +96,7 @@ func (c *Chain) follow() {
 // failHeader is Invalidate where headers are all there is. The caller holds mu.
 func (c *Chain) failHeader(n node) {
 	if c.isActive(n) {
-		c.active = c.active[:c.tree.at(n).height]
+		c.main.active = c.main.active[:c.tree.at(n).height]
 	}
 	c.fail(n)
 	c.follow()

@@ -22,7 +22,7 @@ type preciousCount struct {
 // other one (Core's invalidateblock). It is undone by Reconsider only.
 func (c *Chain) Invalidate(ctx context.Context, hash bitcoin.Hash) error {
 	return c.remark(ctx, hash, func(n node) error {
-		if n == c.active[0] {
+		if n == c.main.active[0] {
 			return ErrGenesis
 		}
 		if c.cfg.HeadersOnly {

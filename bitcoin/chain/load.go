@@ -99,15 +99,15 @@ func (c *Chain) begin() error {
 // loadTip sets the best chain to where the coins are. A chain of headers begins at the first block.
 func (c *Chain) loadTip() error {
 	tip := node(0)
-	if best := c.coins.Best(); best != (bitcoin.Hash{}) && !c.cfg.HeadersOnly {
+	if best := c.main.coins.Best(); best != (bitcoin.Hash{}) && !c.cfg.HeadersOnly {
 		if tip = c.tree.find(&best); tip == none {
 			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have",
 				ErrNoTip, best)
 		}
 	}
-	c.active = make([]node, c.tree.at(tip).height+1)
+	c.main.active = make([]node, c.tree.at(tip).height+1)
 	for n := tip; n != none; n = c.tree.at(n).parent {
-		c.active[c.tree.at(n).height] = n
+		c.main.active[c.tree.at(n).height] = n
 		if c.tree.body(n).txs != 0 {
 			c.tree.ownBody(n).sequence = activeSequence
 		}

@@ -23,7 +23,7 @@ type load struct {
 const loadAhead = 6
 
 // take returns the block n, on the way to another, and begins to load those after it.
-func (l *loader) take(c *Chain, n, to node) (*consensus.Candidate, error) {
+func (l *loader) take(c *Chain, coins *blockstore.Coins, n, to node) (*consensus.Candidate, error) {
 	c.mu.Lock()
 	ahead := make([]node, 0, loadAhead)
 	last := min(c.tree.at(to).height, c.tree.at(n).height+loadAhead)
@@ -34,12 +34,12 @@ func (l *loader) take(c *Chain, n, to node) (*consensus.Candidate, error) {
 	own := l.loads[n]
 	if own == nil {
 		own = &load{}
-		own.run(c, n, false)
+		own.run(c, nil, n)
 	}
 	delete(l.loads, n)
 	for i := len(ahead) - 1; i >= 0; i-- {
 		if l.loads[ahead[i]] == nil {
-			l.begin(c, ahead[i])
+			l.begin(c, coins, ahead[i])
 		}
 	}
 	if own.done != nil {
@@ -48,7 +48,7 @@ func (l *loader) take(c *Chain, n, to node) (*consensus.Candidate, error) {
 	return own.candidate, own.err
 }
 
-func (l *loader) begin(c *Chain, n node) {
+func (l *loader) begin(c *Chain, coins *blockstore.Coins, n node) {
 	if l.loads == nil {
 		l.loads = make(map[node]*load)
 	}
@@ -59,7 +59,7 @@ func (l *loader) begin(c *Chain, n node) {
 	l.loads[n] = ahead
 	go func() {
 		defer close(ahead.done)
-		ahead.run(c, n, true)
+		ahead.run(c, coins, n)
 	}()
 }
 
@@ -71,9 +71,10 @@ func (l *loader) clear() {
 	clear(l.loads)
 }
 
-func (l *load) run(c *Chain, n node, prefetch bool) {
-	if l.candidate, l.err = c.candidate(n); l.err == nil && prefetch {
-		l.err = c.coins.Prefetch(l.candidate.Outside())
+// run loads a block, and if coins are given, into their cache what it spends.
+func (l *load) run(c *Chain, coins *blockstore.Coins, n node) {
+	if l.candidate, l.err = c.candidate(n); l.err == nil && coins != nil {
+		l.err = coins.Prefetch(l.candidate.Outside())
 	}
 }
 

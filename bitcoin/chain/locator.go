@@ -48,7 +48,7 @@ func (c *Chain) findFork(locator []bitcoin.Hash) node {
 			return c.tip()
 		}
 	}
-	return c.active[0]
+	return c.main.active[0]
 }
 
 // HeadersAfter returns up to max headers of the best chain that follow the fork with a locator's
@@ -85,7 +85,7 @@ func (c *Chain) after(locator []bitcoin.Hash, stop bitcoin.Hash, max int) []node
 		return nil
 	}
 	from := int(c.tree.at(c.findFork(locator)).height) + 1
-	nodes := c.active[from:min(len(c.active), from+max)]
+	nodes := c.main.active[from:min(len(c.main.active), from+max)]
 	for i, n := range nodes {
 		if c.tree.at(n).hash == stop {
 			return nodes[:i+1]

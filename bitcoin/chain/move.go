@@ -117,7 +117,7 @@ func (c *Chain) leave() {
 	}
 	c.moving = true
 	c.mu.Unlock()
-	c.abort()
+	c.main.abort()
 	c.settlePool()
 	c.mu.Lock()
 	c.moving = false
@@ -140,7 +140,7 @@ func (c *Chain) alone(ctx context.Context, f func() error) error {
 	}
 	c.moving = true
 	c.mu.Unlock()
-	err := c.drain()
+	err := c.drain(c.main)
 	if err == nil {
 		err = f()
 	}
@@ -152,11 +152,11 @@ func (c *Chain) alone(ctx context.Context, f func() error) error {
 
 // step does the next thing that brings the chain forward; the caller is the mover.
 func (c *Chain) step(ctx context.Context) (idle bool, err error) {
-	if c.pipe.ready() {
-		return false, c.settle()
+	if c.main.pipe.ready() {
+		return false, c.settle(c.main)
 	}
 	c.mu.Lock()
-	head := c.head()
+	head := c.main.head()
 	to := c.mostWork()
 	if c.reorganizing && c.tree.at(c.tip()).work.cmp(c.lost.work) > 0 {
 		to = head // the new branch is ahead of the old one: settle the pool before more
@@ -171,11 +171,11 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 	news := c.news
 	c.mu.Unlock()
 	switch {
-	case next != none && !c.pipe.full():
-		return false, c.connect(next, to)
-	case c.pipe.len() > 0:
+	case next != none && !c.main.pipe.full():
+		return false, c.connect(c.main, next, to)
+	case c.main.pipe.len() > 0:
 		select {
-		case <-c.pipe.first().done:
+		case <-c.main.pipe.first().done:
 		case <-news:
 		case <-ctx.Done():
 		}
@@ -194,16 +194,7 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 // stopsAt reports whether a block whose scripts are running is the last one to be connected. The caller
 // is the mover and holds mu.
 func (c *Chain) stopsAt(head node) bool {
-	return c.cfg.StopAt > 0 && c.pipe.len() > 0 && c.tree.at(head).height >= c.cfg.StopAt
-}
-
-// head returns the last block that is connected, its scripts perhaps still running. The caller is
-// the mover and holds mu.
-func (c *Chain) head() node {
-	if n := c.pipe.len(); n > 0 {
-		return c.pipe.blocks[n-1].n
-	}
-	return c.tip()
+	return c.cfg.StopAt > 0 && c.main.pipe.len() > 0 && c.tree.at(head).height >= c.cfg.StopAt
 }
 
 // mostWork returns the best candidate that is not known to be invalid and whose blocks are here, or

@@ -87,8 +87,8 @@ func (c *Chain) PruneHeight() (height bitcoin.Height, pruned bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	const have = blockstore.HaveData | blockstore.HaveUndo
-	for at := len(c.active) - 1; at > 0; at-- { // the first block has no undo data
-		if c.tree.at(c.active[at]).status&have != have {
+	for at := len(c.main.active) - 1; at > 0; at-- { // the first block has no undo data
+		if c.tree.at(c.main.active[at]).status&have != have {
 			return bitcoin.Height(at), true
 		}
 	}
@@ -100,7 +100,7 @@ func (c *Chain) PruneHeight() (height bitcoin.Height, pruned bool) {
 func (c *Chain) EarliestAtLeast(time int64) (Entry, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, n := range c.active {
+	for _, n := range c.main.active {
 		if int64(c.tree.at(n).time) >= time {
 			return c.entry(n), true
 		}
@@ -152,7 +152,7 @@ const flagPruned = "prunedblockfiles"
 // filesToPrune chooses files (Bitcoin Core node/blockstorage.cpp, FindFilesToPrune and
 // FindFilesToPruneManual). The caller holds mu.
 func (c *Chain) filesToPrune(upTo bitcoin.Height) (numbers []int32) {
-	tip := bitcoin.Height(len(c.active) - 1)
+	tip := bitcoin.Height(len(c.main.active) - 1)
 	last := c.lockedTo(tip)
 	manual := upTo > 0
 	if manual {

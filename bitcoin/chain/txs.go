@@ -110,11 +110,11 @@ func (c *Chain) Coin(out bitcoin.OutPoint, withMempool bool) (consensus.Coin, er
 				return consensus.Coin{}, nil
 			}
 			return consensus.Coin{Out: e.Tx.Out[out.Index],
-				Origin: consensus.Origin{Height: bitcoin.Height(len(c.active))}}, nil
+				Origin: consensus.Origin{Height: bitcoin.Height(len(c.main.active))}}, nil
 		}
 	}
 	var coin [1]consensus.Coin
-	err := c.coins.Peek([]bitcoin.OutPoint{out}, coin[:])
+	err := c.main.coins.Peek([]bitcoin.OutPoint{out}, coin[:])
 	return coin[0], err
 }
 
@@ -132,13 +132,13 @@ type poolView struct{ c *Chain }
 
 // Coins, and the methods below, are as mempool.View has them.
 func (v poolView) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	return v.c.coins.Peek(outs, coins)
+	return v.c.main.coins.Peek(outs, coins)
 }
 
 // MedianTimePast is that of a block of the best chain.
 func (v poolView) MedianTimePast(height bitcoin.Height) (uint32, error) {
-	return v.c.tree.median(v.c.active[height]), nil
+	return v.c.tree.median(v.c.main.active[height]), nil
 }
 
 // Cached reports whether an output is unspent, as far as the cache knows.
-func (v poolView) Cached(out bitcoin.OutPoint) bool { return v.c.coins.Cached(out) }
+func (v poolView) Cached(out bitcoin.OutPoint) bool { return v.c.main.coins.Cached(out) }

@@ -42,16 +42,16 @@ func (c *Chain) UpdatesSince(cursor Cursor, max int) (Updates, error) {
 		height = c.tree.at(n).height
 		if !c.isActive(n) {
 			fork := c.tree.fork(n, c.tip())
-			u.Behind = len(c.active) - 1 - int(c.tree.at(fork).height)
+			u.Behind = len(c.main.active) - 1 - int(c.tree.at(fork).height)
 			return u, nil
 		}
 	}
-	for height+1 < bitcoin.Height(len(c.active)) && len(u.Reverted)+len(u.Applied) < max {
+	for height+1 < bitcoin.Height(len(c.main.active)) && len(u.Reverted)+len(u.Applied) < max {
 		height++
-		e := c.entry(c.active[height])
+		e := c.entry(c.main.active[height])
 		u.Applied = append(u.Applied, e)
 		u.Next = Cursor{e.Hash, e.Height}
 	}
-	u.Behind = len(c.active) - 1 - int(height)
+	u.Behind = len(c.main.active) - 1 - int(height)
 	return u, nil
 }

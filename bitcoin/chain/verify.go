@@ -29,11 +29,11 @@ const (
 func (c *Chain) Verify(
 	ctx context.Context, level, blocks int, progress func(percent int),
 ) (Verification, error) {
-	v := &verifier{c: c, ctx: ctx, level: min(max(level, 0), 4), progress: progress}
+	v := &verifier{c: c, s: c.main, ctx: ctx, level: min(max(level, 0), 4), progress: progress}
 	result := VerifySound
 	err := c.alone(ctx, func() error {
 		c.mu.Lock()
-		v.active = c.active // not changed while we are the mover
+		v.active = v.s.active // not changed while we are the mover
 		c.mu.Unlock()
 		height := len(v.active) - 1
 		if v.blocks = blocks; blocks <= 0 || blocks > height {
@@ -58,6 +58,7 @@ type verifier struct {
 	level    int
 	blocks   int
 	progress func(int)
+	s        *chainstate
 	active   []node
 
 	overlay  map[bitcoin.OutPoint]consensus.Coin // coins that differ; the zero Coin is spent
@@ -185,7 +186,7 @@ func (v *verifier) back(height int) (sound bool, err error) {
 	if v.level < 3 {
 		return true, nil
 	}
-	if used, limit := c.coins.CacheUsage(); v.noMemory || used+v.size > limit {
+	if used, limit := v.s.coins.CacheUsage(); v.noMemory || used+v.size > limit {
 		v.noMemory = true
 		return true, nil
 	}
@@ -251,7 +252,7 @@ func (v *verifier) change(out bitcoin.OutPoint, coin consensus.Coin) {
 }
 
 func (v *verifier) view(on node) consensus.View {
-	return &verifyView{view{c: v.c, on: on}, v.overlay}
+	return &verifyView{view{c: v.c, s: v.s, on: on}, v.overlay}
 }
 
 // verifyView is the coins of the tip with those of the verifier over them.
@@ -262,7 +263,7 @@ type verifyView struct {
 
 // Coins is as consensus.View has it.
 func (v *verifyView) Coins(outs []bitcoin.OutPoint, coins []consensus.Coin) error {
-	if err := v.c.coins.Peek(outs, coins); err != nil {
+	if err := v.s.coins.Peek(outs, coins); err != nil {
 		return err
 	}
 	for i := range outs {

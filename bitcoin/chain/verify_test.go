@@ -83,9 +83,9 @@ func TestVerifyFinds(t *testing.T) {
 		{"undo data", func(s *story) { s.overwrite("rev00000.dat", int64(position(s, "s5").undo)+5) }, 2},
 		{"coins", func(s *story) { // as if one block had not been connected
 			h := s.hash("s5")
-			_, reversal, err := s.reversal(s.tree.find(&h))
+			_, reversal, err := s.reversal(s.main, s.tree.find(&h))
 			s.must(err)
-			s.coins.Revert(reversal, s.Tip().Hash)
+			s.main.coins.Revert(reversal, s.Tip().Hash)
 		}, 3},
 	} {
 		t.Run(c.what, func(t *testing.T) {
