@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,12 +131,66 @@ func TestKillDuringImport(t *testing.T) {
 	}
 }
 
+// TestKillDuringSync does the same with a node that has its blocks from another one.
+func TestKillDuringSync(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many nodes")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "bootstrap.dat")
+	want := bootstrap(t, file, spending)
+	source, data := filepath.Join(dir, "source"), filepath.Join(dir, "data")
+	must(t, errors.Join(os.Mkdir(source, 0o700), os.Mkdir(data, 0o700)))
+	must(t, importing(source, file).Run())
+	addr := fmt.Sprint("127.0.0.1:", freePort(t))
+	serving := process(source, "-bind="+addr, "-connect=0", "-listen=1")
+	must(t, serving.Start())
+	defer func() {
+		serving.Process.Signal(os.Interrupt)
+		serving.Wait()
+	}()
+	const end = first + spending
+	for at := 30; at <= end; at += 30 {
+		cmd := process(data, "-connect="+addr, "-listen=0", fmt.Sprint("-stopatheight=", end))
+		must(t, cmd.Start())
+		killed := make(chan struct{})
+		go func() {
+			defer close(killed)
+			killAt(cmd, filepath.Join(data, "regtest", "debug.log"), at)
+		}()
+		cmd.Wait()
+		<-killed
+		height := inOrder(t, data)
+		t.Logf("killed at height %d: %d blocks are left", at, height)
+	}
+	must(t, process(data, "-connect="+addr, "-listen=0", fmt.Sprint("-stopatheight=", end)).Run())
+	serving.Process.Signal(os.Interrupt)
+	serving.Wait()
+	if a, b := coinsOf(t, source), coinsOf(t, data); a != b || a.tip != want {
+		t.Errorf("coins are %+v, those of the source %+v; the last block is %v", b, a, want)
+	}
+}
+
+// freePort returns a port of the loopback interface that nobody has just now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
 // importing is a node that takes blocks in from a file and ends then.
 func importing(data, file string) *exec.Cmd {
+	return process(data, "-connect=0", "-listen=0", "-loadblock="+file, "-stopafterblockimport")
+}
+
+// process is a node with a small cache and small files.
+func process(data string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), nodeEnv+"="+strings.Join([]string{"-regtest", "-datadir=" + data,
-		"-listen=0", "-server=0", "-dnsseed=0", "-connect=0", "-printtoconsole=0", "-dbcache=4",
-		"-fastprune", "-loadblock=" + file, "-stopafterblockimport"}, "\n"))
+	args = append(args, "-regtest", "-datadir="+data, "-server=0", "-dnsseed=0", "-fixedseeds=0",
+		"-listenonion=0", "-printtoconsole=0", "-dbcache=4", "-fastprune")
+	cmd.Env = append(os.Environ(), nodeEnv+"="+strings.Join(args, "\n"))
 	cmd.Stderr = os.Stderr
 	return cmd
 }
