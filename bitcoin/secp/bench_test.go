@@ -7,7 +7,7 @@ import (
 )
 
 func forEachEngineBench(b *testing.B, run func(b *testing.B, e Engine)) {
-	for _, name := range []string{"native", "decred"} {
+	for _, name := range []string{"native", "decred", "plain"} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			run(b, engines[name])

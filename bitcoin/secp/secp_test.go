@@ -13,6 +13,7 @@ import (
 // engines are all engines, which must answer alike.
 var engines = map[string]Engine{
 	"decred": Decred{},
+	"plain":  plain{},
 	"native": Native{},
 }
 
