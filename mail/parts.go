@@ -39,6 +39,30 @@ func Leaves(msg []byte) []Part {
 	return t.leaves
 }
 
+// FindLeaf reads the leaves of a message, each of at most limit octets, until one can be read. Where none
+// can it returns the error that says most: any other one before none, which is what read has for a leaf that
+// was never meant.
+func FindLeaf[T any](msg []byte, limit int, read func([]byte) (T, error), none error) (T, error) {
+	var first error
+	var zero T
+	for _, p := range Leaves(msg) {
+		b, err := p.Decode(limit)
+		if err == nil {
+			var found T
+			if found, err = read(b); err == nil {
+				return found, nil
+			}
+		}
+		if first == nil || errors.Is(first, none) && !errors.Is(err, none) {
+			first = err
+		}
+	}
+	if first == nil {
+		first = fmt.Errorf("%w: message without parts", none)
+	}
+	return zero, first
+}
+
 type partTree struct {
 	leaves []Part
 	seen   int

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/tallypost/tallypost/internal/node"
 	"github.com/tallypost/tallypost/mail"
@@ -24,6 +25,19 @@ func openAccounts(config string) (account.Resolver, error) {
 		return account.Resolver{}, err
 	}
 	return node.OpenAccounts(cfg)
+}
+
+// openAddress is openAccounts, for a command about one address.
+func openAddress(config, address string) (account.Resolver, mail.Address, error) {
+	accounts, err := openAccounts(config)
+	if err != nil {
+		return accounts, mail.Address{}, err
+	}
+	addr, err := mail.ParseAddress(address)
+	if err != nil {
+		return accounts, addr, usageError{err}
+	}
+	return accounts, addr, nil
 }
 
 func accountCommand() *cobra.Command {
@@ -42,13 +56,9 @@ func accountAdd(config *string) *cobra.Command {
 	generate := cmd.Flags().Bool("generate", false, "make a password and print it")
 	quota := cmd.Flags().Int64("quota", 0, "most octets the mailbox holds; 0 is no limit")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		accounts, err := openAccounts(*config)
+		accounts, addr, err := openAddress(*config, args[0])
 		if err != nil {
 			return err
-		}
-		addr, err := mail.ParseAddress(args[0])
-		if err != nil {
-			return usageError{err}
 		}
 		if !accounts.IsLocal(addr.Domain) {
 			return fmt.Errorf("%s is not among the domains of %s", addr.Domain, *config)
@@ -71,13 +81,9 @@ func accountPasswd(config *string) *cobra.Command {
 	}
 	generate := cmd.Flags().Bool("generate", false, "make a password and print it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		accounts, err := openAccounts(*config)
+		accounts, addr, err := openAddress(*config, args[0])
 		if err != nil {
 			return err
-		}
-		addr, err := mail.ParseAddress(args[0])
-		if err != nil {
-			return usageError{err}
 		}
 		cred, password, err := readCredential(cmd, *generate)
 		if err != nil {
@@ -100,8 +106,8 @@ func tellPassword(cmd *cobra.Command, password string, err error) error {
 	return err
 }
 
-// readCredential takes a password from the first line of standard input, or makes one of 100 bits, which it
-// returns.
+// readCredential takes a password from the terminal or the first line of standard input, or makes one of
+// 100 bits, which it returns.
 func readCredential(cmd *cobra.Command, generate bool) (cred account.Credential, made string, err error) {
 	if generate {
 		var b [13]byte
@@ -110,19 +116,40 @@ func readCredential(cmd *cobra.Command, generate bool) (cred account.Credential,
 		cred, err = account.NewCredential(made)
 		return cred, made, err
 	}
-	if fi, err := os.Stdin.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
-		fmt.Fprint(cmd.ErrOrStderr(), "Password (will be shown): ")
+	var password string
+	if terminal := int(os.Stdin.Fd()); cmd.InOrStdin() == os.Stdin && term.IsTerminal(terminal) {
+		password, err = askPassword(cmd.ErrOrStderr(), terminal)
+	} else {
+		password, err = bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+		password = strings.TrimRight(password, "\r\n")
 	}
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	line = strings.TrimRight(line, "\r\n")
-	if line == "" {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return cred, "", fmt.Errorf("password on standard input: %w", err)
-		}
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return cred, "", fmt.Errorf("password: %w", err)
+	case password == "":
 		return cred, "", errors.New("no password on standard input; --generate makes one")
 	}
-	cred, err = account.NewCredential(line)
+	cred, err = account.NewCredential(password)
 	return cred, "", err
+}
+
+// askPassword reads a password that the terminal does not show, twice.
+func askPassword(to io.Writer, terminal int) (string, error) {
+	ask := func(prompt string) (string, error) {
+		fmt.Fprint(to, prompt)
+		defer fmt.Fprintln(to)
+		b, err := term.ReadPassword(terminal)
+		return string(b), err
+	}
+	password, err := ask("Password: ")
+	if err != nil || password == "" {
+		return "", err
+	}
+	again, err := ask("The same again: ")
+	if err == nil && again != password {
+		err = errors.New("the two are not the same; nothing was changed")
+	}
+	return password, err
 }
 
 func accountList(config *string) *cobra.Command {
@@ -156,20 +183,22 @@ func accountList(config *string) *cobra.Command {
 }
 
 func accountRemove(config *string) *cobra.Command {
+	return removeCommand("Forget an account; its mailbox stays", config, account.Resolver.Remove)
+}
+
+// removeCommand is the command that calls remove with an address.
+func removeCommand(short string, config *string,
+	remove func(account.Resolver, mail.Address) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ADDRESS",
-		Short: "Forget an account; its mailbox stays",
+		Short: short,
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			accounts, err := openAccounts(*config)
+		RunE: func(_ *cobra.Command, args []string) error {
+			accounts, addr, err := openAddress(*config, args[0])
 			if err != nil {
 				return err
 			}
-			addr, err := mail.ParseAddress(args[0])
-			if err != nil {
-				return usageError{err}
-			}
-			return accounts.Remove(addr)
+			return remove(accounts, addr)
 		},
 	}
 }
@@ -199,22 +228,7 @@ func aliasCommand() *cobra.Command {
 			}
 			return accounts.AddAlias(account.Alias{Address: addrs[0], Targets: addrs[1:]})
 		},
-	}, &cobra.Command{
-		Use:   "remove ADDRESS",
-		Short: "Forget an alias",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			accounts, err := openAccounts(*config)
-			if err != nil {
-				return err
-			}
-			addr, err := mail.ParseAddress(args[0])
-			if err != nil {
-				return usageError{err}
-			}
-			return accounts.RemoveAlias(addr)
-		},
-	}, aliasList(config))
+	}, removeCommand("Forget an alias", config, account.Resolver.RemoveAlias), aliasList(config))
 	return cmd
 }
 

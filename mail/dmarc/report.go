@@ -138,26 +138,7 @@ type SPFResult struct {
 }
 
 // ReadMail finds the report in a message, in whichever part and packing it is.
-func ReadMail(msg []byte) (*Report, error) {
-	var first error
-	for _, p := range mail.Leaves(msg) {
-		b, err := p.Decode(maxReport)
-		if err == nil {
-			var r *Report
-			if r, err = Read(b); err == nil {
-				return r, nil
-			}
-		}
-		// What was meant to be a report tells more than that a greeting is none.
-		if first == nil || errors.Is(first, ErrNoReport) && !errors.Is(err, ErrNoReport) {
-			first = err
-		}
-	}
-	if first == nil {
-		first = fmt.Errorf("%w: message without parts", ErrNoReport)
-	}
-	return nil, first
-}
+func ReadMail(msg []byte) (*Report, error) { return mail.FindLeaf(msg, maxReport, Read, ErrNoReport) }
 
 // Read reads a report as a file: XML, or packed by gzip or zip.
 func Read(b []byte) (*Report, error) {

@@ -168,25 +168,7 @@ func parseDate(s string) (time.Time, error) {
 }
 
 // ReadMail finds the report in a message, in whichever part and packing it is.
-func ReadMail(msg []byte) (*Report, error) {
-	var first error
-	for _, p := range mail.Leaves(msg) {
-		b, err := p.Decode(maxReport)
-		if err == nil {
-			var r *Report
-			if r, err = Read(b); err == nil {
-				return r, nil
-			}
-		}
-		if first == nil || errors.Is(first, ErrNoReport) && !errors.Is(err, ErrNoReport) {
-			first = err
-		}
-	}
-	if first == nil {
-		first = fmt.Errorf("%w: message without parts", ErrNoReport)
-	}
-	return nil, first
-}
+func ReadMail(msg []byte) (*Report, error) { return mail.FindLeaf(msg, maxReport, Read, ErrNoReport) }
 
 // Read reads a report as a file: JSON, or packed by gzip or zip.
 func Read(b []byte) (*Report, error) {
