@@ -35,10 +35,12 @@ func (s *Store) openDB(dir string, kind dbKind, wipe bool) (*pebble.DB, error) {
 		return nil, err
 	}
 	if wipe {
+		s.cfg.Log.Info(fmt.Sprintf("Wiping LevelDB in %s (Pebble)", dir)) // what tools look for, and what it is
 		if err := s.empty(dir); err != nil {
 			return nil, err
 		}
 	}
+	s.cfg.Log.Info(fmt.Sprintf("Opening LevelDB in %s (Pebble)", dir))
 	opened := make(chan *pebble.DB, 1)
 	err := s.guard(func() error {
 		db, err := pebble.Open(dir, s.options(kind))
@@ -52,6 +54,7 @@ func (s *Store) openDB(dir string, kind dbKind, wipe bool) (*pebble.DB, error) {
 	if err := s.checkVersion(db, dir, kind); err != nil {
 		return nil, errors.Join(err, s.closeDB(db))
 	}
+	s.cfg.Log.Info("Opened LevelDB successfully (Pebble)")
 	return db, nil
 }
 

@@ -88,9 +88,12 @@ func (c *Chain) accept(
 		return c.entry(n), false, nil
 	}
 	state := c.state(c.tree.at(n).parent)
-	if best != c.best {
-		defer c.tipWakes.wake()
-	}
+	woken := best != c.best
+	defer func() { // after mu was given up
+		if woken {
+			c.tipWakes.wake()
+		}
+	}()
 	c.mu.Unlock()
 	err = consensus.CheckBlockAt(state, b)
 	c.mu.Lock()
@@ -98,6 +101,7 @@ func (c *Chain) accept(
 	if invalid, ok := err.(*consensus.Error); ok {
 		if invalid.Kind != consensus.KindMutated {
 			c.markFailed(n, invalid)
+			woken = true
 		}
 		return Entry{}, false, err
 	}

@@ -136,25 +136,27 @@ type Chain struct {
 	changes chan struct{} // closed with every change
 	news    chan struct{} // closed when a block has arrived
 
-	tree       tree
-	best       node // the header with most work that is not known to be invalid
-	candidates candidates
-	unlinked   map[node][]node // blocks that are here before their parents, by parent
-	ready      map[node]*consensus.Candidate
-	readyBytes int
-	failures   map[node]*consensus.Error
-	states     states
-	dirty      []node // records that the store has not seen
-	sequence   int32  // of the next block that arrives
-	precious   preciousCount
-	assumed    *string // why scripts are run, or are not; nil: not said yet
-	synced     bool    // the initial download is done; that is so for good
-	importing  int     // imports under way
-	progress   *ImportProgress
-	fatal      error
-	failed     chan struct{} // closed with the first failure
-	stopped    chan struct{} // closed when the tip has come to StopAt
-	pruned     bool          // block files were deleted, once
+	tree tree
+	best node // the header with most work that is not known to be invalid
+	// bestInvalid is the block with most work of those that are known to be invalid, or none.
+	bestInvalid node
+	candidates  candidates
+	unlinked    map[node][]node // blocks that are here before their parents, by parent
+	ready       map[node]*consensus.Candidate
+	readyBytes  int
+	failures    map[node]*consensus.Error
+	states      states
+	dirty       []node // records that the store has not seen
+	sequence    int32  // of the next block that arrives
+	precious    preciousCount
+	assumed     *string // why scripts are run, or are not; nil: not said yet
+	synced      bool    // the initial download is done; that is so for good
+	importing   int     // imports under way
+	progress    *ImportProgress
+	fatal       error
+	failed      chan struct{} // closed with the first failure
+	stopped     chan struct{} // closed when the tip has come to StopAt
+	pruned      bool          // block files were deleted, once
 
 	unflushed  int // octets of blocks that were written since the index was
 	flushed    time.Time

@@ -43,6 +43,7 @@ func (c *Chain) reject(s *chainstate, n node, reason *consensus.Error) error {
 	if err := c.drain(s); err != nil {
 		return err
 	}
+	defer c.tipWakes.wake()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.tip() == c.tree.at(n).parent {
@@ -78,6 +79,7 @@ func (c *Chain) settle(s *chainstate) error {
 		return c.halt(b.err)
 	}
 	s.abort()
+	defer c.tipWakes.wake()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.markFailed(b.n, invalid)
@@ -134,9 +136,12 @@ func (c *Chain) logTip(b *pending) {
 	c.cfg.Log.Info(fmt.Sprintf("UpdateTip: new best=%v height=%d version=0x%08x log2_work=%f tx=%d "+
 		"date='%s' progress=%f cache=%.1fMiB(%dtxo)", h.hash, h.height, uint32(h.version),
 		h.work.log2(), c.tree.body(b.n).chainTxs,
-		time.Unix(int64(h.time), 0).UTC().Format(time.RFC3339), c.progressAt(b.n),
-		float64(used)/(1<<20), c.main.coins.CacheCoins()))
+		isoTime(h.time), c.progressAt(b.n),
+		float64(used)/(1<<20), c.main.coins.CacheCoins()), "unlimited", true) // a line a block, in the initial download too
 }
+
+// isoTime writes the time of a block for the log.
+func isoTime(t uint32) string { return time.Unix(int64(t), 0).UTC().Format(time.RFC3339) }
 
 // Progress is how much of all transactions that there will have been by now is verified up to a block
 // (Bitcoin Core validation.cpp, GuessVerificationProgress).
@@ -224,10 +229,8 @@ func (c *Chain) markFailed(n node, reason *consensus.Error) {
 		clear(c.failures)
 	}
 	c.failures[n] = reason
-	h := c.tree.at(n)
 	c.cfg.Log.Warn(fmt.Sprintf("Block validation error: %v", reason))
-	c.cfg.Log.Info(fmt.Sprintf("InvalidChainFound: invalid block=%v  height=%d  log2_work=%f  date=%s",
-		h.hash, h.height, h.work.log2(), time.Unix(int64(h.time), 0).UTC().Format(time.RFC3339)))
+	c.logInvalid(n)
 	c.fail(n)
 	c.changed()
 }
@@ -240,6 +243,7 @@ func (c *Chain) fail(n node) {
 	c.tree.at(n).status |= blockstore.Failed
 	c.touch(n)
 	c.forgetReady(n)
+	c.noteInvalid(n)
 	c.failChildren(n)
 	c.findBest()
 }
@@ -253,6 +257,9 @@ func (c *Chain) failChildren(n node) {
 			h.status&blockstore.Invalid != blockstore.FailedChild {
 			h.status = h.status&^blockstore.Failed | blockstore.FailedChild
 			c.touch(later)
+			if c.tree.body(later).chainTxs != 0 { // mere headers say little
+				c.noteInvalid(later)
+			}
 		}
 	}
 }

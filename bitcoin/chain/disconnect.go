@@ -33,7 +33,12 @@ func (c *Chain) disconnect() error {
 	c.candidates.add(n)
 	c.lost.add(block)
 	for name, height := range c.pruneLocks { // a follower must be able to go back with us
-		c.pruneLocks[name] = min(height, c.tree.at(parent).height)
+		back := c.tree.at(parent).height
+		if height <= back {
+			continue
+		}
+		c.pruneLocks[name] = back
+		c.cfg.Log.Debug(fmt.Sprintf("%s prune lock moved back to %d", name, back), "cat", "prune")
 	}
 	c.changed()
 	return nil

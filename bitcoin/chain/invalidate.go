@@ -60,6 +60,7 @@ func (c *Chain) Reconsider(ctx context.Context, hash bitcoin.Hash) error {
 			}
 		}
 		c.findBest()
+		c.findInvalid()
 		if c.cfg.HeadersOnly {
 			c.follow()
 		}

@@ -34,6 +34,7 @@ func (c *Chain) load() error {
 		return err
 	}
 	c.findBest()
+	c.findInvalid()
 	if c.cfg.HeadersOnly {
 		c.follow()
 	}

@@ -228,6 +228,7 @@ func (c *Chain) rejectBranch(best, at node) {
 		if invalid {
 			c.tree.at(n).status |= blockstore.FailedChild
 			c.touch(n)
+			c.noteInvalid(n)
 		} else { // when the missing block comes it may be tried again
 			parent := c.tree.at(n).parent
 			c.unlinked[parent] = append(c.unlinked[parent], n)

@@ -32,6 +32,7 @@ var ErrNewer = errors.New("the index was made by a newer version of this program
 // openDB opens the database of an index, and makes it if need be; wipe empties it first.
 func openDB(cfg *Config, dir string, wipe bool, broken *fault) (*pebble.DB, error) {
 	if wipe {
+		cfg.Log.Info(fmt.Sprintf("Wiping LevelDB in %s (Pebble)", dir)) // what tools look for, and what it is
 		if err := cfg.FS.RemoveAll(dir); err != nil {
 			return nil, fmt.Errorf("empty %s: %w", dir, err)
 		}
@@ -39,6 +40,7 @@ func openDB(cfg *Config, dir string, wipe bool, broken *fault) (*pebble.DB, erro
 	if err := cfg.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	cfg.Log.Info(fmt.Sprintf("Opening LevelDB in %s (Pebble)", dir))
 	cache := pebble.NewCache(cfg.CacheBytes)
 	defer cache.Unref()
 	o := &pebble.Options{
@@ -69,6 +71,7 @@ func openDB(cfg *Config, dir string, wipe bool, broken *fault) (*pebble.DB, erro
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	cfg.Log.Info("Opened LevelDB successfully (Pebble)")
 	return db, nil
 }
 

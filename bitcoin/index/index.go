@@ -321,32 +321,31 @@ func (x *Index) read(e chain.Entry, undo bool) (*block, error) {
 	return blk, nil
 }
 
-// Available reports whether the blocks are there that the index has yet to take in: on a pruned node they
-// may be gone.
-func (x *Index) Available() bool {
+// Available returns the height of the first block that the index has yet to take in, and whether those
+// from there on are here: on a pruned node they may be gone.
+func (x *Index) Available() (from bitcoin.Height, ok bool) {
 	tip := x.cfg.Chain.Tip()
-	from := bitcoin.Height(0)
 	x.mu.Lock()
 	at := x.cursor
 	x.mu.Unlock()
 	if at != (chain.Cursor{}) {
 		fork, ok := x.cfg.Chain.Fork(at.Hash, tip.Hash)
 		if !ok {
-			return false
+			return 0, false
 		}
 		from = fork.Height + 1
 	}
 	want := blockstore.HaveData
-	for from <= tip.Height {
-		path := x.cfg.Chain.Path(tip.Hash, from, 2000)
+	for next := from; next <= tip.Height; {
+		path := x.cfg.Chain.Path(tip.Hash, next, 2000)
 		for _, e := range path {
 			if e.Status&want == 0 || x.keep.needs().undo && e.Height > 0 && e.Status&blockstore.HaveUndo == 0 {
-				return false
+				return from, false
 			}
 		}
-		from += bitcoin.Height(len(path))
+		next += bitcoin.Height(len(path))
 	}
-	return true
+	return from, true
 }
 
 // Wanted says which indexes there are to be.

@@ -313,7 +313,7 @@ func TestRun(t *testing.T) {
 		t.Error(s.names())
 	}
 	for _, x := range s.set.All() {
-		if !x.Available() {
+		if _, ok := x.Available(); !ok {
 			t.Errorf("%s: blocks are missing", x.name)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -352,4 +353,12 @@ func (n *Node) debugIn(category, format string, args ...any) {
 	}
 }
 
-func (n *Node) infof(format string, args ...any) { n.log.Info(fmt.Sprintf(format, args...)) }
+// infof writes a line to the log whose source is the caller: how much a source may write is limited.
+func (n *Node) infof(format string, args ...any) {
+	var caller [1]uintptr
+	runtime.Callers(2, caller[:])
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, fmt.Sprintf(format, args...), caller[0])
+	if ctx := context.Background(); n.log.Enabled(ctx, r.Level) {
+		n.log.Handler().Handle(ctx, r) // as slog does, it goes on without a log that cannot be written
+	}
+}

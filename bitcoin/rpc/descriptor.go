@@ -51,7 +51,7 @@ func descriptorScript(net *bitcoin.Network, s string, needSum bool) ([]byte, err
 	}
 	outs, err := list[0].Expand(0)
 	if err != nil {
-		return nil, err
+		return nil, fail(jsonrpc.InvalidAddressOrKey, "Cannot derive script without private keys")
 	}
 	// Of what combo offers: the witness program, or the hash of a key that cannot have one.
 	return outs[len(outs)/2].Script, nil

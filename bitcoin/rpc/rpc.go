@@ -8,8 +8,8 @@ package rpc
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +81,7 @@ type Config struct {
 	MempoolFile  string
 	PlainMempool bool
 	MinimumWork  bitcoin.Uint256
+	Warnings     func() []string // what the operator should know; nil: nothing is
 	Server       *jsonrpc.Server // for help and getrpcinfo; set once it is made
 }
 
@@ -193,20 +194,19 @@ func decodeTx(s string, tryOld, tryWitness bool) (*bitcoin.Tx, bool) {
 	return nil, false
 }
 
-// warnings says what its operator should know of a node: that miners follow rules which it does not know
-// (Bitcoin Core validation.cpp, UpdateTip).
+// warnings says what the node's operator should know (Bitcoin Core node/warnings.cpp, GetWarningsForRpc).
 func (a *API) warnings() any {
 	list := []string{}
-	if a.initialDownload() {
+	if a.cfg.Warnings != nil {
+		list = append(list, a.cfg.Warnings()...)
+	}
+	if !slices.Contains(a.cfg.Deprecated, "warnings") {
 		return list
 	}
-	if s, ok := a.chain.State(a.chain.Tip().Hash); ok {
-		_, active := s.UnknownActivations()
-		for _, bit := range active {
-			list = append(list, fmt.Sprintf("Unknown new rules activated (versionbit %d)", bit))
-		}
+	if len(list) == 0 {
+		return ""
 	}
-	return list
+	return list[len(list)-1]
 }
 
 type methodBody = func(context.Context, call) (any, error)

@@ -22,6 +22,12 @@ func (m *mockable) Now() time.Time {
 	return m.Real.Now()
 }
 
+// mocked returns the time at which the hands are held, if they are.
+func (m *mockable) mocked() (time.Time, bool) {
+	s := m.held.Load()
+	return time.Unix(s, 0), s != 0
+}
+
 // SetMock holds the hands, or lets them go where t is zero.
 func (m *mockable) SetMock(t time.Time) {
 	if t.IsZero() {

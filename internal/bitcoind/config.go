@@ -37,10 +37,12 @@ type Config struct {
 
 	LogFile      string // empty: none
 	LogConsole   bool
-	LogMicros    bool
-	LogStamps    bool
+	LogUnlimited bool // any source may write any amount
+	ShrinkLog    bool // at the start, if it is long
+	logStyle     logStyle
 	Debug        []string // categories
 	DebugExclude []string
+	LogLevels    []string // "level" or "category:level", valid
 	PIDFile      string
 
 	P2P     p2p.Config // but for what the node has made itself

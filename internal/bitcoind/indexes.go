@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
+	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/index"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
@@ -43,16 +45,21 @@ func (n *Node) openIndexes() error {
 	if err != nil {
 		return err
 	}
-	if n.cfg.Storage.Prune == 0 {
-		return nil
+	if reindexing, err := n.chain.Reindexing(); err != nil || reindexing || n.cfg.Storage.Prune == 0 {
+		return err // while the files are gone through again, nobody knows what is in them
 	}
-	for _, x := range n.indexes.All() {
-		if !x.Available() {
-			return fmt.Errorf("%s best block of the index goes beyond pruned data. Please disable the index "+
-				"or reindex (which will download the whole blockchain again)\n"+
-				"Error: A fatal internal error occurred, see debug.log for details: Failed to start "+
-				"indexes, shutting down…", x.Status().Name)
+	// What is told is the name of the one that is furthest behind, filters before statistics (Bitcoin Core
+	// init.cpp, StartIndexBackgroundSync).
+	oldest, name := bitcoin.Height(0), ""
+	for _, x := range slices.Backward(n.indexes.All()) {
+		if from, ok := x.Available(); !ok && (name == "" || from < oldest) {
+			oldest, name = from, x.Status().Name
 		}
 	}
-	return nil
+	if name == "" {
+		return nil
+	}
+	return fmt.Errorf("%s best block of the index goes beyond pruned data. Please disable the index or reindex "+
+		"(which will download the whole blockchain again)\nError: A fatal internal error occurred, see "+
+		"debug.log for details: Failed to start indexes, shutting down…", name)
 }

@@ -2,6 +2,7 @@ package bitcoind
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -15,7 +16,12 @@ var logLevels = []string{"info", "debug", "trace"}
 func (c *Config) logging(o *options.Options) error {
 	c.LogFile = c.file(o, "debuglogfile", "debug.log")
 	c.LogConsole = o.Bool("printtoconsole", !o.Bool("daemon", false))
-	c.LogMicros, c.LogStamps = o.Bool("logtimemicros", false), o.Bool("logtimestamps", true)
+	c.logStyle = logStyle{
+		stamps: o.Bool("logtimestamps", true), micros: o.Bool("logtimemicros", false),
+		always: o.Bool("loglevelalways", false), threads: o.Bool("logthreadnames", false),
+		sources: o.Bool("logsourcelocations", false),
+	}
+	c.LogUnlimited = !o.Bool("logratelimit", true)
 	c.Debug, c.DebugExclude = o.List("debug"), o.List("debugexclude")
 	// What stands before "none" does not count.
 	for i := len(c.Debug) - 1; i >= 0; i-- {
@@ -34,13 +40,33 @@ func (c *Config) logging(o *options.Options) error {
 			}
 		}
 	}
-	for _, level := range o.List("loglevel") {
+	c.LogLevels = o.List("loglevel")
+	for _, level := range c.LogLevels {
 		if err := checkLogLevel(level); err != nil {
 			return err
 		}
 	}
+	c.ShrinkLog = o.Bool("shrinkdebugfile", len(c.Debug) == 0)
 	c.PIDFile = c.file(o, "pid", "bitcoind.pid")
 	return nil
+}
+
+// setLogging tells a log what was read.
+func (c *Config) setLogging(l *debugLog) {
+	for _, d := range c.Debug {
+		l.Enable(d, true)
+	}
+	for _, d := range c.DebugExclude {
+		l.Enable(d, false)
+	}
+	values := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": levelTrace}
+	for _, s := range c.LogLevels {
+		category, level, specific := strings.Cut(s, ":")
+		if !specific {
+			category, level = "", s
+		}
+		l.setLevel(category, values[level])
+	}
 }
 
 // checkLogLevel refuses a level, or a category and its level, that there is not.

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -40,7 +41,7 @@ type Node struct {
 	log     *slog.Logger
 	debug   *debugLog
 	locks   []*os.File
-	files   []*os.File // of the log
+	logFile *logFile
 
 	store   *blockstore.Store
 	chain   *chain.Chain
@@ -51,20 +52,18 @@ type Node struct {
 	stop    context.CancelFunc
 	loaded  atomic.Bool // blocks and mempool have been taken in from files
 
+	warnings warnings
+
 	mu      sync.Mutex // guards what follows
 	failure error      // what the node ended for
 }
 
 // New takes possession of the data directory and begins the log. Nothing runs yet.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, clock: new(mockable), started: time.Now(), debug: newDebugLog(cfg.LogMicros, cfg.LogStamps)}
-	n.log = slog.New(n.debug)
-	for _, d := range cfg.Debug {
-		n.debug.Enable(d, true)
-	}
-	for _, d := range cfg.DebugExclude {
-		n.debug.Enable(d, false)
-	}
+	n := &Node{cfg: cfg, clock: new(mockable), started: time.Now(), debug: newDebugLog(cfg.logStyle)}
+	n.log, n.debug.mocked = slog.New(n.debug), n.clock.mocked
+	n.warnings.wake = make(chan struct{}, 1)
+	cfg.setLogging(n.debug)
 	if cfg.MockTime != 0 {
 		n.clock.SetMock(time.Unix(cfg.MockTime, 0))
 	}
@@ -91,16 +90,21 @@ func New(cfg Config) (*Node, error) {
 }
 
 func (n *Node) openLog() error {
-	if n.cfg.LogConsole {
-		n.debug.addOutput(os.Stdout)
-	}
 	if n.cfg.LogFile != "" {
-		f, err := os.OpenFile(n.cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		f, err := openLogFile(n.cfg.LogFile, n.cfg.ShrinkLog)
 		if err != nil {
 			return fmt.Errorf("Could not open debug log file %s", n.cfg.LogFile)
 		}
-		n.files = append(n.files, f)
-		n.debug.addOutput(f)
+		n.logFile = f
+	}
+	var limit *logLimit
+	if !n.cfg.LogUnlimited {
+		limit = newLogLimit(time.Now())
+	}
+	if console := io.Writer(os.Stdout); n.cfg.LogConsole {
+		n.debug.begin(console, n.logFile, limit)
+	} else {
+		n.debug.begin(nil, n.logFile, limit)
 	}
 	n.log.Info("Bitcoin Core version v30.99.0 (Tallypost)")
 	n.log.Info("Default data directory " + n.cfg.BaseDir)
@@ -120,8 +124,8 @@ func (n *Node) openLog() error {
 
 // close gives back what New took.
 func (n *Node) close() {
-	for _, f := range n.files {
-		f.Close()
+	if n.logFile != nil {
+		n.logFile.f.Close()
 	}
 	for _, lock := range n.locks {
 		if lock != nil {
@@ -194,6 +198,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	runs.Go(func() { n.watchHeight(ctx) })
 	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
 	runs.Go(func() { n.notifyBlocks(ctx) })
+	runs.Go(func() { n.watchWarnings(ctx) })
 	runs.Go(func() {
 		if err := n.indexes.Run(ctx); err != nil {
 			n.fail(err)
@@ -395,7 +400,7 @@ func (n *Node) makeAPI() {
 		Indexes: n.indexes, Logging: n.debug, DataDir: n.cfg.DataDir,
 		LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
 		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
-		Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.started,
+		Warnings: n.warn, Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.started,
 	})
 	n.api.SetServer(n.server)
 	n.server.Add(n.api.Methods())

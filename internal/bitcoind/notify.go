@@ -16,11 +16,12 @@ type Notify struct {
 	Startup  []string // -startupnotify
 	Shutdown []string // -shutdownnotify
 	Block    []string // -blocknotify, %s being the hash of the new tip
+	Alert    string   // -alertnotify, %s being a warning
 }
 
 func (c *Config) notify(o *options.Options) error {
 	c.Notify = Notify{Startup: o.List("startupnotify"), Shutdown: o.List("shutdownnotify"),
-		Block: o.List("blocknotify")}
+		Block: o.List("blocknotify"), Alert: o.String("alertnotify", "")}
 	return nil
 }
 
@@ -51,12 +52,7 @@ func (n *Node) notifyBlocks(ctx context.Context) {
 		return
 	}
 	wake := make(chan struct{}, 1)
-	defer n.chain.OnTip(func() {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	})()
+	defer n.chain.OnTip(func() { wakeUp(wake) })()
 	tip := n.chain.Tip()
 	cursor := chain.Cursor{Hash: tip.Hash, Height: tip.Height}
 	for {
