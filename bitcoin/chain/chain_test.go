@@ -225,6 +225,60 @@ func TestInvalidateAndReconsider(t *testing.T) {
 	}
 }
 
+// genesis -> a1 -> bad1 -> ... -> bad8
+//
+// What follows an invalid block is told of once it is more than six blocks ahead, also after a restart, and no
+// more once it is forgiven.
+func TestLargeInvalidFork(t *testing.T) {
+	s := newStory(t)
+	s.next("a1")
+	s.add("a1")
+	s.gen.Next("bad1", func(d *chaintest.Draft) { d.Txs[0].Out[0].Value++ })
+	names := []string{"bad1"}
+	for i := 2; i <= 8; i++ {
+		names = append(names, fmt.Sprint("bad", i))
+		s.next(names[i-1])
+	}
+	s.headers(names...)
+	woken := make(chan struct{}, 1)
+	defer s.OnTip(func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	})()
+	for i := len(names) - 1; i > 0; i-- {
+		s.add(names[i])
+	}
+	if s.LargeInvalidFork() {
+		t.Error("a warning of blocks that nobody has judged")
+	}
+	for len(woken) > 0 {
+		<-woken
+	}
+	s.reject("bad1", "bad-cb-amount")
+	s.expectTip("a1")
+	if !s.LargeInvalidFork() || len(woken) == 0 {
+		t.Errorf("no warning of eight blocks, or nobody was woken (%d)", len(woken))
+	}
+	s.restart()
+	if !s.LargeInvalidFork() {
+		t.Error("no warning after a restart")
+	}
+	s.gen.Goto("a1")
+	for i := 2; i <= 3; i++ {
+		s.next(fmt.Sprint("a", i))
+		s.add(fmt.Sprint("a", i))
+	}
+	if s.LargeInvalidFork() {
+		t.Error("a warning of six blocks")
+	}
+	s.invalidate("a2")
+	if !s.LargeInvalidFork() {
+		t.Error("no warning of eight blocks once more")
+	}
+}
+
 // TestUnrequestedBlocks wants blocks that nobody asked for only where they could be of use.
 func TestUnrequestedBlocks(t *testing.T) {
 	s := newStory(t)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -59,19 +61,7 @@ func startBitcoind(ctx context.Context, args []string) error {
 		fmt.Print("Bitcoin Core daemon version v30.99.0 bitcoind (Tallypost)\n")
 		return nil
 	}
-	if err := o.CheckDataDir(); err != nil {
-		return fmt.Errorf("%s", firstUpper(err.Error()))
-	}
-	warn := func(s string) { fmt.Fprintln(os.Stderr, s) }
-	if err := o.ReadFiles(warn); err != nil {
-		return fmt.Errorf("Error reading configuration file: %w", err)
-	}
-	network, err := o.Network()
-	if err != nil {
-		return err
-	}
-	o.UseNetwork(network)
-	if err := misplaced(o, network); err != nil {
+	if err := bitcoind.Configure(o, func(s string) { fmt.Fprintln(os.Stderr, s) }); err != nil {
 		return err
 	}
 	cfg, err := bitcoind.FromOptions(o)
@@ -82,29 +72,28 @@ func startBitcoind(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer reopenLog(n)()
 	if err := n.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// misplaced refuses nothing: it warns of options that have no effect where they stand.
-func misplaced(o *options.Options, network string) error {
-	for _, name := range o.Misplaced() {
-		fmt.Fprintf(os.Stderr, "Warning: Config setting for %s only applied on %s network when in [%s] "+
-			"section.\n", name, network, network)
+// reopenLog opens the log's file again at each SIGHUP, for who moves it away now and then, until stop is called.
+func reopenLog(n *bitcoind.Node) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangups {
+			n.ReopenLog()
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
 	}
-	for _, s := range o.UnknownSections() {
-		fmt.Fprintf(os.Stderr, "Warning: %s:%d Section [%s] is not recognized.\n", s.File, s.Line, s.Name)
-	}
-	return nil
-}
-
-func firstUpper(s string) string {
-	if s == "" {
-		return s
-	}
-	return string(s[0]-'a'+'A') + s[1:]
 }
 
 const bitcoindHelp = `Bitcoin Core daemon version v30.99.0 bitcoind (Tallypost)

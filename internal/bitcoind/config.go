@@ -45,18 +45,18 @@ type Config struct {
 	LogLevels    []string // "level" or "category:level", valid
 	PIDFile      string
 
-	P2P     p2p.Config // but for what the node has made itself
-	Binds   []Bind
-	Book    addrbook.Config
-	Notes   []string // of Book, for the log before the addresses are read
-	RPC     jsonrpc.Config
-	RPCOn   bool
-	RPCBind []netip.AddrPort
-	REST    bool
-	Cookie  string // file; empty: none
-	Perm    uint32 // of the cookie file
-	User    string
-	Pass    string
+	P2P       p2p.Config // but for what the node has made itself
+	Binds     []Bind
+	Book      addrbook.Config
+	BookNotes []string // for the log before the addresses are read
+	RPC       jsonrpc.Config
+	RPCOn     bool
+	RPCBind   []netip.AddrPort
+	REST      bool
+	Cookie    string // file; empty: none
+	Perm      uint32 // of the cookie file
+	User      string
+	Pass      string
 
 	Mempool     mempool.Config
 	Mining      miner.Options
@@ -74,7 +74,12 @@ type Config struct {
 	Indexes index.Wanted
 	Notify  Notify
 
-	Warnings []string // for the log
+	Notes    []string // for the log
+	Warnings []string // likewise
+	// Aloud are warnings for standard error too.
+	Aloud []string
+	Given []string // lines that tell what was set where, for the log
+	File  string   // of configuration; empty: -noconf
 }
 
 // FromOptions makes a configuration of settings whose network has been chosen. The errors are Core's.
@@ -85,8 +90,8 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	}
 	c.BaseDir = o.DataDir()
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
-	c.Warnings = o.Warnings
-	steps := []func(*options.Options) error{c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc,
+	c.Notes, c.Warnings, c.Given, c.File = o.Notes, o.Warnings, o.Given(), o.File
+	steps := []func(*options.Options) error{c.sections, c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc,
 		c.indexes, c.notify}
 	for _, step := range steps {
 		if err := step(o); err != nil {
@@ -96,11 +101,49 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	return c, nil
 }
 
+// sections refuses options that would have no effect where they stand, and tells of sections that are none
+// (Bitcoin Core init.cpp, AppInitParameterInteraction).
+func (c *Config) sections(o *options.Options) error {
+	var lines strings.Builder
+	for _, name := range o.Misplaced() {
+		fmt.Fprintf(&lines, "Config setting for %s only applied on %s network when in [%[2]s] section.\n", name,
+			c.Network.Name)
+	}
+	if lines.Len() > 0 {
+		return errors.New(lines.String())
+	}
+	if c.Network.Name == "test" {
+		c.Notes = append(c.Notes, "Warning: Support for testnet3 is deprecated and will be removed in an upcoming "+
+			"release. Consider switching to testnet4.")
+	}
+	for _, s := range o.UnknownSections() {
+		fmt.Fprintf(&lines, "%s:%d Section [%s] is not recognized.\n", s.File, s.Line, s.Name)
+	}
+	if lines.Len() > 0 {
+		c.Aloud = append(c.Aloud, lines.String())
+	}
+	for _, gone := range []struct{ option, text string }{
+		{"checkpoints", "Option '-checkpoints' is set but checkpoints were removed. This option has no effect."},
+		{"limitancestorsize", "Option '-limitancestorsize' is given but ancestor size limits have been replaced with " +
+			"cluster size limits (see -limitclustersize). This option has no effect."},
+		{"limitdescendantsize", "Option '-limitdescendantsize' is given but descendant size limits have been replaced " +
+			"with cluster size limits (see -limitclustersize). This option has no effect."},
+	} {
+		if o.Has(gone.option) {
+			c.Aloud = append(c.Aloud, gone.text)
+		}
+	}
+	if o.Bool("acceptstalefeeestimates", false) && c.Network.Name != "regtest" {
+		return fmt.Errorf("acceptstalefeeestimates is not supported on %s chain.", c.Network.Name)
+	}
+	return nil
+}
+
 // interact lets settings imply others (Core's InitParameterInteraction).
 func interact(o *options.Options) {
 	imply := func(because, name, value string) {
 		if o.SetDefault(name, value) {
-			o.Warnings = append(o.Warnings, fmt.Sprintf("parameter interaction: %s -> setting -%s=%s",
+			o.Notes = append(o.Notes, fmt.Sprintf("parameter interaction: %s -> setting -%s=%s",
 				because, name, value))
 		}
 	}

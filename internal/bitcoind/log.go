@@ -47,9 +47,9 @@ type logState struct {
 
 	mu      sync.Mutex // guards what follows
 	begun   bool
-	console io.Writer  // nil: none
-	file    *logFile   // nil: none
-	limit   *logLimit  // on what goes to the file; nil: none
+	console io.Writer // nil: none
+	file    *logFile  // nil: none
+	limit   *logLimit // on what goes to the file; nil: none
 	on      map[string]bool
 	level   slog.Level            // of the categories that are on
 	levels  map[string]slog.Level // of some of them, instead

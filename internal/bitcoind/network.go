@@ -259,7 +259,7 @@ func (c *Config) listenPort(o *options.Options) uint16 {
 func (c *Config) asmap(o *options.Options) error {
 	c.Book.CheckEvery = int(o.Int("checkaddrman", 0))
 	if o.Negated("asmap") || !o.Has("asmap") {
-		c.Notes = append(c.Notes, "Using /16 prefix for IP bucketing")
+		c.BookNotes = append(c.BookNotes, "Using /16 prefix for IP bucketing")
 		return nil
 	}
 	file := o.String("asmap", "")
@@ -279,7 +279,7 @@ func (c *Config) asmap(o *options.Options) error {
 	if err != nil {
 		return fmt.Errorf("Could not parse asmap file %q", file)
 	}
-	c.Notes = append(c.Notes, fmt.Sprintf("Opened asmap file %q (%d bytes) from disk", file, len(data)),
+	c.BookNotes = append(c.BookNotes, fmt.Sprintf("Opened asmap file %q (%d bytes) from disk", file, len(data)),
 		fmt.Sprintf("Using asmap version %s for IP bucketing", c.Book.Map.Version()))
 	return nil
 }
@@ -420,7 +420,7 @@ func (c *Config) checkBinds() error {
 // warnBadPort says that nobody will connect to a port.
 func (c *Config) warnBadPort(option string, port uint16) {
 	if p2p.BadPort(port) {
-		c.Warnings = append(c.Warnings, fmt.Sprintf("%s request to listen on port %d. This port is considered "+
+		c.Aloud = append(c.Aloud, fmt.Sprintf("%s request to listen on port %d. This port is considered "+
 			"\"bad\" and thus it is unlikely that any peer will connect to it. See doc/p2p-bad-ports.md for "+
 			"details and a full list.", option, port))
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/rpc"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/wire"
+	"github.com/tallypost/tallypost/internal/bitcoind/options"
 )
 
 // Node is a node. It is made by New and ended by Run's end.
@@ -67,10 +68,6 @@ func New(cfg Config) (*Node, error) {
 	if cfg.MockTime != 0 {
 		n.clock.SetMock(time.Unix(cfg.MockTime, 0))
 	}
-	// Old installations have the wallets elsewhere; a new one has a directory for them.
-	if err := os.MkdirAll(filepath.Join(cfg.DataDir, "wallets"), 0o700); err != nil {
-		return nil, fmt.Errorf("Cannot write to directory '%s'; check permissions.", cfg.DataDir)
-	}
 	for _, dir := range []string{cfg.DataDir, cfg.Storage.BlocksDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("Cannot write to directory '%s'; check permissions.", dir)
@@ -106,20 +103,54 @@ func (n *Node) openLog() error {
 	} else {
 		n.debug.begin(nil, n.logFile, limit)
 	}
+	n.logStart()
+	return nil
+}
+
+// logStart tells what the node is and what it was told, by Core's lines.
+func (n *Node) logStart() {
 	n.log.Info("Bitcoin Core version v30.99.0 (Tallypost)")
-	n.log.Info("Default data directory " + n.cfg.BaseDir)
-	n.log.Info("Using data directory " + n.cfg.DataDir)
+	for _, w := range n.cfg.Warnings {
+		n.log.Warn(w)
+	}
+	for _, note := range n.cfg.Notes {
+		n.log.Info(note)
+	}
 	if n.cfg.Network.Name == "signet" {
 		n.log.Info(fmt.Sprintf("Signet derived magic (message start): %x", n.cfg.Network.Magic))
 	}
-	for _, w := range n.cfg.Warnings {
-		if strings.HasPrefix(w, "parameter interaction") {
-			n.log.Info(w)
-		} else {
-			n.log.Warn(w)
-		}
+	for _, w := range n.cfg.Aloud {
+		n.log.Warn(w)
+		fmt.Fprintln(os.Stderr, "Warning: "+w)
 	}
-	return nil
+	if !n.cfg.logStyle.stamps {
+		n.log.Info("Startup time: " + n.started.UTC().Format(time.RFC3339))
+	}
+	n.log.Info("Default data directory " + options.DefaultDir())
+	n.log.Info("Using data directory " + n.cfg.DataDir)
+	switch st, err := os.Stat(n.cfg.File); {
+	case n.cfg.File == "":
+		n.log.Info("Config file: <disabled>")
+	case err != nil:
+		n.log.Info("Config file: " + n.cfg.File + " (not found, skipping)")
+	case st.IsDir():
+		n.log.Warn("Config file: " + n.cfg.File + " (is directory, not file)")
+	default:
+		n.log.Info("Config file: " + n.cfg.File)
+	}
+	for _, line := range n.cfg.Given {
+		n.log.Info(line)
+	}
+	if n.cfg.LogUnlimited {
+		n.log.Info("Log rate limiting disabled")
+	}
+}
+
+// ReopenLog has the log's file opened again before the next line: it has been moved away.
+func (n *Node) ReopenLog() {
+	if n.logFile != nil {
+		n.logFile.again.Store(true)
+	}
 }
 
 // close gives back what New took.
@@ -308,7 +339,7 @@ func (n *Node) warmup(doing string) {
 
 // startPeers listens for peers and makes the node that speaks with them.
 func (n *Node) startPeers() error {
-	for _, note := range n.cfg.Notes {
+	for _, note := range n.cfg.BookNotes {
 		n.log.Info(note)
 	}
 	n.warmup("Loading P2P addresses…")

@@ -87,6 +87,7 @@ func (o *Options) parseLine(prefix, line, file string, number int, comment bool)
 // and those that it includes. warn receives sentences that belong on standard error.
 func (o *Options) ReadFiles(warn func(string)) error {
 	conf := o.path("conf", "bitcoin.conf")
+	o.File = conf // the file itself may change where data are
 	if conf == "" {
 		return nil // -noconf
 	}
@@ -102,10 +103,12 @@ func (o *Options) ReadFiles(warn func(string)) error {
 	if err := o.ParseFile(text, conf); err != nil {
 		return err
 	}
-	if len(o.command["includeconf"]) > 0 { // -noincludeconf; anything else was refused
-		return nil
+	if len(o.command["includeconf"]) == 0 { // else -noincludeconf; anything else was refused
+		if err := o.readIncluded(warn); err != nil {
+			return err
+		}
 	}
-	return o.readIncluded(warn)
+	return o.CheckDataDir()
 }
 
 func (o *Options) readIncluded(warn func(string)) error {
@@ -169,6 +172,11 @@ func (o *Options) DataDir() string {
 		}
 		return dir
 	}
+	return DefaultDir()
+}
+
+// DefaultDir returns Core's default data directory.
+func DefaultDir() string {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		home = "/"

@@ -41,3 +41,11 @@ rpcclienttimeout rpcconnect rpccookiefile rpcpassword rpcport rpcuser rpcwait rp
 signet signetchallenge signetseednode stdin stdinrpcpass stdinwalletpassphrase testnet testnet4
 version ?`)
 }
+
+// What Core says of some options by flags (Bitcoin Core common/args.h): that their values are not to be seen,
+// that "-nofoo" makes no sense, and that "-foo" without a value does not.
+var (
+	sensitive  = []string{"rpcauth", "rpcpassword", "rpcuser", "torpassword"}
+	notNegated = []string{"datadir", "loglevel", "signetchallenge", "signetseednode", "color", "rpcwaittimeout"}
+	notElided  = []string{"loglevel", "proxy"}
+)

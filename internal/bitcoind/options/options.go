@@ -10,6 +10,7 @@
 package options
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -43,21 +44,27 @@ type Section struct {
 // Options are the settings of a node. They are read by one goroutine and not changed afterwards.
 type Options struct {
 	known    map[string]bool
+	implied  map[string]value // by other settings
 	command  map[string][]value
+	settings map[string][]value            // of the settings file
+	stored   map[string]json.RawMessage    // the same as it stands there
 	config   map[string]map[string][]value // by section, "" being none
 	sections []Section
 	network  string // section that counts beside none, once chosen
 
 	// Rest is what followed the options on a command line that may have a command.
 	Rest []string
-	// Warnings are to be logged once there is a log.
-	Warnings []string
+	// Warnings and Notes are to be logged once there is a log.
+	Warnings, Notes []string
+	// File is the configuration file that was to be read, once ReadFiles has; empty after -noconf.
+	File string
 }
 
 // New returns settings in which nothing is set, of a program that knows these options.
 func New(known []string) *Options {
 	o := &Options{
 		known:   make(map[string]bool, len(known)),
+		implied: make(map[string]value),
 		command: make(map[string][]value),
 		config:  make(map[string]map[string][]value),
 	}
@@ -84,9 +91,12 @@ func parseKey(s string) key {
 
 func (o *Options) interpret(k key, text string, given bool) (value, error) {
 	if !k.negated {
+		if !given && slices.Contains(notElided, k.name) {
+			return value{}, fmt.Errorf("Can not set -%s with no value. Please specify value with -%[1]s=value.", k.name)
+		}
 		return value{text: text}, nil
 	}
-	if k.name == "datadir" {
+	if slices.Contains(notNegated, k.name) {
 		return value{}, fmt.Errorf("Negating of -%s is meaningless and therefore forbidden", k.name)
 	}
 	if given && !parseBool(text) {
@@ -153,8 +163,13 @@ func (o *Options) usesDefaultSection(name string) bool {
 
 // get returns the setting that decides, and whether there is one.
 func (o *Options) get(name string) (value, bool) {
-	if vs := o.command[name]; len(vs) > 0 {
-		return vs[len(vs)-1], true
+	if v, ok := o.implied[name]; ok {
+		return v, true
+	}
+	for _, of := range []map[string][]value{o.command, o.settings} {
+		if vs := of[name]; len(vs) > 0 {
+			return vs[len(vs)-1], true
+		}
 	}
 	// In a file the first line wins, where on the command line the last does.
 	if v, ok := firstInFile(o.config[o.network][name], o.network != ""); ok {
@@ -221,7 +236,10 @@ func (o *Options) List(name string) []string {
 		}
 		return len(live(vs)) < len(vs) // a negation hides what ranks lower
 	}
-	if add(o.command[name]) {
+	if v, ok := o.implied[name]; ok {
+		return []string{v.String()}
+	}
+	if add(o.command[name]) || add(o.settings[name]) {
 		return out
 	}
 	if o.network != "" && add(o.config[o.network][name]) {
@@ -238,7 +256,7 @@ func (o *Options) SetDefault(name, text string) (set bool) {
 	if o.Has(name) {
 		return false
 	}
-	o.command[name] = append(o.command[name], value{text: text})
+	o.implied[name] = value{text: text}
 	return true
 }
 
