@@ -20,6 +20,8 @@ type Network struct {
 	Port     uint16   // peers
 	RPCPort  uint16   // JSON-RPC
 	DNSSeeds []string // names that answer with addresses of nodes
+	// FixedSeeds are addresses of nodes for who finds none otherwise, in the form of wire.ParseAddrs.
+	FixedSeeds string
 
 	// Addresses and keys.
 	PubKeyHashPrefix byte // base58 addresses of P2PKH

@@ -14,10 +14,11 @@ const (
 // Mainnet returns the network on which bitcoins have value.
 func Mainnet() *Network {
 	return &Network{
-		Name:    "main",
-		Magic:   [4]byte{0xf9, 0xbe, 0xb4, 0xd9},
-		Port:    8333,
-		RPCPort: 8332,
+		Name:       "main",
+		Magic:      [4]byte{0xf9, 0xbe, 0xb4, 0xd9},
+		Port:       8333,
+		RPCPort:    8332,
+		FixedSeeds: fixedSeedsMain,
 		DNSSeeds: []string{
 			"seed.bitcoin.sipa.be.",
 			"dnsseed.bluematt.me.",
@@ -102,6 +103,7 @@ func Testnet3() *Network {
 	n.Magic = [4]byte{0x0b, 0x11, 0x09, 0x07}
 	n.Port = 18333
 	n.RPCPort = 18332
+	n.FixedSeeds = fixedSeedsTestnet3
 	n.DNSSeeds = []string{
 		"testnet-seed.bitcoin.jonasschnelli.ch.",
 		"seed.tbtc.petertodd.net.",
@@ -146,6 +148,7 @@ func Testnet4() *Network {
 	n.Magic = [4]byte{0x1c, 0x16, 0x3f, 0x28}
 	n.Port = 48333
 	n.RPCPort = 48332
+	n.FixedSeeds = fixedSeedsTestnet4
 	n.DNSSeeds = []string{"seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."}
 	n.Genesis = genesis(
 		"03/May/2024 000000000000000000001ebd58c244970b3aa9d783bb001011fbe8ea8e98e00e",
@@ -173,6 +176,7 @@ func Signet() *Network {
 		"03ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430" + "21" +
 		"0359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c4" + "52ae")
 	n := SignetWithChallenge(challenge)
+	n.FixedSeeds = fixedSeedsSignet
 	n.DNSSeeds = []string{"seed.signet.bitcoin.sprovoost.nl.", "seed.signet.achownodes.xyz."}
 	n.MinimumChainWork = mustUint256(
 		"0000000000000000000000000000000000000000000000000000067d328e681a")

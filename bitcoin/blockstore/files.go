@@ -137,6 +137,7 @@ func openFiles(s *Store, key xorKey) (*files, error) {
 		return nil, err
 	}
 	if !reindexing {
+		s.cfg.Log.Info("Checking all blk files are present...")
 		return f, f.checkFiles()
 	}
 	// Blocks are found in the files one after the other: what comes otherwise must not be written

@@ -407,6 +407,8 @@ func (s *Set) Run(ctx context.Context) error {
 	errs := make([]error, len(list))
 	for i, x := range list {
 		wg.Go(func() {
+			x.cfg.Log.Info(x.name + " thread start")
+			defer x.cfg.Log.Info(x.name + " thread exit")
 			if errs[i] = x.run(ctx); errs[i] != nil {
 				cancel()
 			}

@@ -121,17 +121,21 @@ type connecter struct {
 	seeds       []string // of -seednode that were not asked yet
 	seedTime    time.Time
 	anchors     []wire.KnownAddr
+	fixed       bool // the network's fixed seeds may still be needed
 }
 
 // connectLoop keeps the number of connections of our own choice (Bitcoin Core net.cpp,
 // ThreadOpenConnections).
 func (n *Node) connectLoop(ctx context.Context) {
 	now := n.clock.Now()
-	s := connecter{n: n, start: now, seedTime: now, seeds: slices.Clone(n.cfg.Seeds),
+	s := connecter{n: n, start: now, seedTime: now, seeds: slices.Clone(n.cfg.Seeds), fixed: !n.cfg.NoFixedSeeds,
 		nextFeeler: now.Add(exponential(feelerEvery)), nextExtra: now.Add(exponential(extraBlockRelay)),
 		nextNetwork: now.Add(exponential(extraNetwork))}
 	rand.Shuffle(len(s.seeds), func(i, j int) { s.seeds[i], s.seeds[j] = s.seeds[j], s.seeds[i] })
 	s.loadAnchors()
+	if !s.fixed {
+		n.infof("Fixed seeds are disabled")
+	}
 	ask := n.book.Size() == 0
 	for {
 		if ask {
@@ -141,6 +145,7 @@ func (n *Node) connectLoop(ctx context.Context) {
 		if !n.sleep(ctx, connectPause) {
 			return
 		}
+		s.fallBack()
 		if n.active.Load() {
 			s.turn(ctx)
 		}

@@ -21,9 +21,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,14 +74,15 @@ type Config struct {
 	OnlyNets       []wire.Net // to connect to by ourselves; nil: all
 	CJDNS          bool       // addresses of fc00::/8 are those of CJDNS, and reached
 
-	Whitelist   []Whitelisted
-	Implicit    Permissions // of who is allowed something without saying what; 0: noban, relay, mempool
-	Connect     []string    // connect to these only
-	ConnectOnly bool        // -connect was given, be it -connect=0
-	AddNodes    []string
-	Seeds       []string // ask these for addresses first
-	DNSSeeds    []string // nil: the network's, where DNSSeed is set
-	DNSSeed     bool
+	Whitelist    []Whitelisted
+	Implicit     Permissions // of who is allowed something without saying what; 0: noban, relay, mempool
+	Connect      []string    // connect to these only
+	ConnectOnly  bool        // -connect was given, be it -connect=0
+	AddNodes     []string
+	Seeds        []string // ask these for addresses first
+	DNSSeeds     []string // nil: the network's, where DNSSeed is set
+	DNSSeed      bool
+	NoFixedSeeds bool // never fall back on the network's
 	// ForceDNSSeed asks the seeds even where the book has addresses.
 	ForceDNSSeed bool
 
@@ -241,6 +242,7 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n.started = n.clock.Now()
+	n.infof("SetNetworkActive: %v", n.active.Load())
 	tip := n.chain.Tip()
 	n.cursor = chain.Cursor{Hash: tip.Hash, Height: tip.Height}
 	n.tipSeen = n.clock.Now()
@@ -252,9 +254,9 @@ func (n *Node) Run(ctx context.Context) error {
 		defer stop()
 		loops.Go(func() { n.acceptLoop(ctx, l) })
 	}
-	loops.Go(func() { n.tickLoop(ctx) })
-	loops.Go(func() { n.orphanLoop(ctx) })
+	n.thread(&loops, "net", func() { n.orphanLoop(ctx) })
 	n.startCalling(ctx, &loops)
+	n.thread(&loops, "msghand", func() { n.tickLoop(ctx) })
 	<-ctx.Done()
 	n.closeAll()
 	loops.Wait()
@@ -266,20 +268,29 @@ func (n *Node) Run(ctx context.Context) error {
 // startCalling starts what makes connections.
 func (n *Node) startCalling(ctx context.Context, loops *sync.WaitGroup) {
 	if n.cfg.DNSSeed {
-		loops.Go(func() { n.seedLoop(ctx) })
+		n.thread(loops, "dnsseed", func() { n.seedLoop(ctx) })
 	} else {
 		n.infof("DNS seeding disabled")
 	}
-	loops.Go(func() { n.addedLoop(ctx) })
+	n.thread(loops, "addcon", func() { n.addedLoop(ctx) })
 	switch {
 	case !n.cfg.ConnectOnly:
-		loops.Go(func() { n.connectLoop(ctx) })
+		n.thread(loops, "opencon", func() { n.connectLoop(ctx) })
 	case len(n.cfg.Connect) > 0:
-		loops.Go(func() { n.specifiedLoop(ctx) })
+		n.thread(loops, "opencon", func() { n.specifiedLoop(ctx) })
 	}
 	if n.i2p != nil {
-		loops.Go(func() { n.i2pLoop(ctx) })
+		n.thread(loops, "i2paccept", func() { n.i2pLoop(ctx) })
 	}
+}
+
+// thread starts a loop and tells when it begins and ends, by the name of Core's thread that does the same.
+func (n *Node) thread(loops *sync.WaitGroup, name string, loop func()) {
+	loops.Go(func() {
+		n.infof("%s thread start", name)
+		defer n.infof("%s thread exit", name)
+		loop()
+	})
 }
 
 func (n *Node) closeAll() {

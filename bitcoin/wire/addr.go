@@ -84,6 +84,20 @@ func parseAddrV2(d *decoder) Message {
 	return m
 }
 
+// ParseAddrs reads addresses and ports one after another, in the form of BIP 155 without times and services.
+// Those of networks that are not known are left out.
+func ParseAddrs(b []byte) ([]AddrPort, error) {
+	d := &decoder{b: b}
+	var list []AddrPort
+	for d.err == nil && len(d.b) > 0 {
+		a := AddrPort{Addr: d.addrV2()}
+		if a.Port = d.port(); a.Net != NetNone {
+			list = append(list, a)
+		}
+	}
+	return list, d.err
+}
+
 // mostAddr is the longest address, in octets, that BIP 155 allows any network.
 const mostAddr = 512
 

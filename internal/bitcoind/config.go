@@ -78,7 +78,9 @@ type Config struct {
 	Warnings []string // likewise
 	// Aloud are warnings for standard error too.
 	Aloud []string
-	Given []string // lines that tell what was set where, for the log
+	// StaleFees uses estimates of fees however old they are.
+	StaleFees bool
+	Given     []string // lines that tell what was set where, for the log
 	File  string   // of configuration; empty: -noconf
 }
 
@@ -133,9 +135,7 @@ func (c *Config) sections(o *options.Options) error {
 			c.Aloud = append(c.Aloud, gone.text)
 		}
 	}
-	if o.Bool("acceptstalefeeestimates", false) && c.Network.Name != "regtest" {
-		return fmt.Errorf("acceptstalefeeestimates is not supported on %s chain.", c.Network.Name)
-	}
+	c.StaleFees = o.Bool("acceptstalefeeestimates", false)
 	return nil
 }
 
@@ -309,6 +309,8 @@ func (c *Config) peers(o *options.Options) error {
 	}
 	p.AddNodes, p.Seeds = o.List("addnode"), o.List("seednode")
 	p.DNSSeed, p.ForceDNSSeed = o.Bool("dnsseed", true), o.Bool("forcednsseed", false)
+	p.NoFixedSeeds = !o.Bool("fixedseeds", true)
+	c.connectNotes(o)
 	p.NoListen = !o.Bool("listen", true)
 	p.MaxConnections = int(o.Int("maxconnections", 125))
 	p.PeerTimeout = time.Duration(o.Int("peertimeout", 60)) * time.Second
@@ -367,6 +369,19 @@ func (c *Config) peers(o *options.Options) error {
 		p.Whitelist = append(p.Whitelist, w)
 	}
 	return c.networks(o)
+}
+
+// connectNotes tells what has no effect where connections are given (Bitcoin Core init.cpp, AppInitMain).
+func (c *Config) connectNotes(o *options.Options) {
+	if !c.P2P.ConnectOnly {
+		return
+	}
+	if len(c.P2P.Connect) > 0 && len(c.P2P.Seeds) > 0 {
+		c.Notes = append(c.Notes, "-seednode is ignored when -connect is used")
+	}
+	if o.Has("dnsseed") && o.Bool("dnsseed", true) && o.Has("proxy") {
+		c.Notes = append(c.Notes, "-dnsseed is ignored when -connect is used and -proxy is specified")
+	}
 }
 
 func (c *Config) userAgent(o *options.Options) error {

@@ -83,6 +83,10 @@ func New(cfg Config) (*Node, error) {
 		n.close()
 		return nil, err
 	}
+	if cfg.StaleFees && cfg.Network.Name != "regtest" {
+		n.close()
+		return nil, fmt.Errorf("acceptstalefeeestimates is not supported on %s chain.", cfg.Network.Name)
+	}
 	return n, nil
 }
 
@@ -219,6 +223,8 @@ func (n *Node) run(ctx context.Context) (err error) {
 	defer n.runAll(context.WithoutCancel(ctx), n.cfg.Notify.Shutdown)
 	var runs sync.WaitGroup
 	runs.Go(func() {
+		n.log.Info("scheduler thread start") // what is done every now and then
+		defer n.log.Info("scheduler thread exit")
 		if err := n.chain.Run(ctx); err != nil {
 			n.fail(err) // the disk: nothing is trusted after that
 		}
@@ -313,6 +319,7 @@ func (n *Node) startServer(ctx context.Context, calls *sync.WaitGroup) error {
 	} else {
 		n.log.Info("RPC authentication cookie file generation is disabled.")
 	}
+	n.log.Info(fmt.Sprintf("Starting HTTP server with %d worker threads", cfg.Workers))
 	n.server = jsonrpc.NewServer(cfg, nil)
 	for _, l := range listeners {
 		calls.Go(func() {
@@ -353,6 +360,7 @@ func (n *Node) startPeers() error {
 	if cfg.Book, err = n.loadBook(); err != nil {
 		return err
 	}
+	n.warmup("Loading banlist…")
 	bans := filepath.Join(n.cfg.DataDir, "banlist.json")
 	_, absent := os.Stat(bans)
 	if cfg.Bans, err = p2p.LoadBans(bans, n.clock.Now()); err != nil {
