@@ -81,7 +81,7 @@ type Config struct {
 	// StaleFees uses estimates of fees however old they are.
 	StaleFees bool
 	Given     []string // lines that tell what was set where, for the log
-	File  string   // of configuration; empty: -noconf
+	File      string   // of configuration; empty: -noconf
 }
 
 // FromOptions makes a configuration of settings whose network has been chosen. The errors are Core's.
