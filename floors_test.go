@@ -98,6 +98,7 @@ var floors = map[string][]string{
 	"internal/node":             {"*"},
 	"internal/bitcoind":         {"*"},
 	"internal/bitcoind/options": {},
+	"internal/bitcoincli":       {"bitcoin", "bitcoin/rpc", "bitcoin/rpc/jsonrpc", "internal/bitcoind/options"},
 
 	// beside: tests and benchmarks against others
 	"test/peer":            {},

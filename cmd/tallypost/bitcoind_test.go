@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
+	"github.com/tallypost/tallypost/internal/bitcoincli"
 )
 
 // freePorts returns ports that nobody listens at right now.
@@ -72,11 +75,15 @@ func (d *daemon) end() {
 // call is bitcoin-cli.
 func (d *daemon) call(words ...string) (any, error) {
 	args := append([]string{"-datadir=" + d.dir, "-rpcwait", "-rpcwaittimeout=20"}, words...)
-	c, err := newCLI(args)
-	if err != nil {
-		return nil, err
+	var out, text bytes.Buffer
+	if code := bitcoincli.Run(context.Background(), args, bitcoincli.Streams{Out: &out, Err: &text}); code != 0 {
+		return nil, errors.New(text.String())
 	}
-	return c.call(context.Background(), c.args[0], c.args[1:])
+	v, err := jsonrpc.ParseValue(out.Bytes())
+	if err != nil {
+		return strings.TrimSuffix(out.String(), "\n"), nil
+	}
+	return v, nil
 }
 
 func (d *daemon) must(words ...string) any {
@@ -106,7 +113,8 @@ func TestTwoDaemonsSync(t *testing.T) {
 	if len(hashes) != 5 || v.Get("hash") != hashes[4] {
 		t.Fatalf("the second node is at %v, the first made %v", v, hashes)
 	}
-	if _, err := a.call("getblockhash", "6"); err == nil || err.Error() != "Block height out of range" {
+	if _, err := a.call("getblockhash", "6"); err == nil ||
+		err.Error() != "error code: -8\nerror message:\nBlock height out of range\n" {
 		t.Errorf("error of a wrong height: %v", err)
 	}
 	named := b.must("-named", "getblock", "blockhash="+hashes[0].(string), "verbosity=2").(jsonrpc.Object)

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/tallypost/tallypost/internal/bitcoincli"
 )
 
 func main() { os.Exit(run()) }
@@ -25,7 +27,7 @@ func run() int {
 	case "bitcoind":
 		return runBitcoind(ctx, os.Args[1:])
 	case "bitcoin-cli":
-		return runBitcoinCLI(ctx, os.Args[1:])
+		return bitcoincli.Run(ctx, os.Args[1:], bitcoincli.Standard())
 	}
 	err := rootCommand().ExecuteContext(ctx)
 	var usage usageError
