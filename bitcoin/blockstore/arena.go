@@ -6,10 +6,12 @@ import "encoding/binary"
 // follow, and a position takes four octets. Pieces that are given back are used again for others of
 // the same size.
 type arena struct {
-	pages [][]byte
-	next  uint32 // first free octet of the last page, in units
-	heads [classes]ref
-	bytes int64 // in pieces that are in use
+	regions []region
+	pages   [][]byte // all of the regions
+	free    []byte   // what is left of the last region
+	next    uint32   // first free octet of the last page, in units
+	heads   [classes]ref
+	bytes   int64 // in pieces that are in use
 }
 
 // ref is the position of a piece, in units of eight octets; 0 is none.
@@ -19,6 +21,9 @@ const (
 	unit      = 8
 	pageBytes = 1 << 20
 	pageUnits = pageBytes / unit
+
+	// regionBytes is what is asked of the system at once.
+	regionBytes = 4 * hugePage
 
 	// Pieces are of one of so many sizes: in steps of 8 octets up to 256, of 64 up to 1,024, and of
 	// 1,024 up to what the longest script needs.
@@ -48,7 +53,7 @@ func (a *arena) alloc(n int) ref {
 		return r
 	}
 	if len(a.pages) == 0 || int(a.next)+size/unit > pageUnits {
-		a.pages = append(a.pages, newPage())
+		a.pages = append(a.pages, a.page())
 		a.next = 0
 		if len(a.pages) == 1 {
 			a.next = 1 // position 0 is none
@@ -57,6 +62,17 @@ func (a *arena) alloc(n int) ref {
 	r := ref(uint32(len(a.pages)-1)*pageUnits + a.next)
 	a.next += uint32(size / unit)
 	return r
+}
+
+// page returns memory for one more page.
+func (a *arena) page() []byte {
+	if len(a.free) == 0 {
+		a.regions = append(a.regions, newRegion(regionBytes))
+		a.free = a.regions[len(a.regions)-1].b
+	}
+	p := a.free[:pageBytes:pageBytes]
+	a.free = a.free[pageBytes:]
+	return p
 }
 
 // release gives back a piece that was allocated for n octets.
@@ -74,8 +90,8 @@ func (a *arena) at(r ref) []byte {
 
 // reset gives everything back.
 func (a *arena) reset() {
-	for _, p := range a.pages {
-		freePage(p)
+	for i := range a.regions {
+		a.regions[i].free()
 	}
 	*a = arena{}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 )
 
-// cache holds coins, and what is to become of them in the database. It is an open-addressing table
-// of eight octets a slot, whose entries point to pieces of an arena; the whole outpoint is compared,
-// and the hash is seeded, so that nobody can make coins that meet in it.
+// cache holds coins, and what is to become of them in the database. It is a table of eight octets a
+// slot, whose entries point to pieces of an arena; the whole outpoint is compared, and the hash is
+// seeded, so that nobody can make coins that meet in it.
 //
 // An entry is one of:
 //
@@ -22,20 +22,11 @@ import (
 //	spent, dirty  to be deleted from the database
 //	spent         known not to be there
 type cache struct {
-	seed  maphash.Seed
-	slots []slot
-	shift uint
-	used  int
+	seed maphash.Seed
+	table
 	arena arena
 	dirty int // entries that are dirty
 }
-
-// slot is the upper half of a key's hash and the position of its coin; 0 is free. Where a key
-// belongs follows from the hash alone, so the table can move entries without looking at coins.
-type slot uint64
-
-func (s slot) ref() ref     { return ref(s) }
-func (s slot) hash() uint32 { return uint32(s >> 32) }
 
 // A coin in the arena: outpoint[36] code[4] value[8] flags[1] zero[1] length[2] script[length].
 const (
@@ -59,36 +50,27 @@ const (
 // newCache returns a cache whose table has room for about what fits into the memory.
 func newCache(budget int64) *cache {
 	const typical = 88 // octets that most coins take, their slot apart
-	width := uint(bits.Len64(uint64(max(budget, 1<<16) / typical * 5 / 4)))
-	width = min(max(width, 8), 31)
 	return &cache{
 		seed:  maphash.MakeSeed(),
-		slots: make([]slot, 1<<width),
-		shift: 32 - width,
+		table: newTable(uint(bits.Len64(uint64(max(budget, 1<<16) / typical * 5 / 4)))),
 	}
 }
 
 // bytes is the memory that the coins take, with a part of the table.
 func (c *cache) bytes() int64 { return c.arena.bytes + 10*int64(c.used) }
 
-// crowded reports whether the table is so full that finding takes long.
-func (c *cache) crowded() bool { return c.used > len(c.slots)/8*7 }
-
 // hash returns the hash of an outpoint. Eight outputs in a row of one transaction belong into slots
 // that one line of the processor's cache holds: they are made together, and often spent so.
 func (c *cache) hash(out *bitcoin.OutPoint) uint32 {
 	const golden = 0x9e3779b97f4a7c15 // spreads the further outputs
 	h := maphash.Bytes(c.seed, out.TxID[:]) + uint64(out.Index>>3)
-	return uint32(h*golden>>32) ^ out.Index&7<<c.shift
+	return uint32(h*golden>>32) ^ out.Index&7
 }
-
-func (c *cache) home(hash uint32) int { return int(hash >> c.shift) }
 
 // find returns the slot of an outpoint, or the one that is free for it and false.
 func (c *cache) find(out *bitcoin.OutPoint, hash uint32) (at int, ok bool) {
-	mask := len(c.slots) - 1
-	for at = c.home(hash); ; at = (at + 1) & mask {
-		s := c.slots[at]
+	for at = c.home(hash); ; at = c.after(at) {
+		s := c.table.at(at)
 		if s == 0 {
 			return at, false
 		}
@@ -109,7 +91,7 @@ func (c *cache) lookup(out *bitcoin.OutPoint) []byte {
 	if !ok {
 		return nil
 	}
-	return c.arena.at(c.slots[at].ref())
+	return c.arena.at(c.table.at(at).ref())
 }
 
 // coinSize is the size of a coin's piece.
@@ -179,12 +161,7 @@ func (c *cache) fill(out *bitcoin.OutPoint, coin *consensus.Coin) {
 	if coin.IsSpent() {
 		f = spent
 	}
-	c.enter(at, hash, c.put(out, coin, f))
-}
-
-func (c *cache) enter(at int, hash uint32, r ref) {
-	c.slots[at] = slot(hash)<<32 | slot(r)
-	c.used++
+	c.enter(at, newSlot(hash, c.put(out, coin, f)))
 }
 
 // add enters a new coin. overwrite says that there may be one with this outpoint in the database.
@@ -196,16 +173,16 @@ func (c *cache) add(out *bitcoin.OutPoint, coin *consensus.Coin, overwrite bool)
 		if !overwrite {
 			f |= fresh
 		}
-		c.enter(at, hash, c.put(out, coin, f))
+		c.enter(at, newSlot(hash, c.put(out, coin, f)))
 		return
 	}
-	old := c.slots[at].ref()
+	old := c.table.at(at).ref()
 	switch was := flags(c.arena.at(old)[atFlags]); {
 	case was&fresh != 0, was == spent: // the database has none
 		f |= fresh
 	}
 	c.drop(old)
-	c.slots[at] = slot(hash)<<32 | slot(c.put(out, coin, f))
+	c.table.set(at, newSlot(hash, c.put(out, coin, f)))
 }
 
 // spend takes a coin away. One that is not in the cache is deleted from the database.
@@ -213,39 +190,24 @@ func (c *cache) spend(out *bitcoin.OutPoint) {
 	hash := c.hash(out)
 	at, ok := c.find(out, hash)
 	if !ok {
-		c.enter(at, hash, c.put(out, &consensus.Coin{}, spent|dirty))
+		c.enter(at, newSlot(hash, c.put(out, &consensus.Coin{}, spent|dirty)))
 		return
 	}
-	old := c.slots[at].ref()
+	old := c.table.at(at).ref()
 	if flags(c.arena.at(old)[atFlags])&fresh != 0 {
 		c.drop(old)
 		c.remove(at)
 		return
 	}
 	c.drop(old)
-	c.slots[at] = slot(hash)<<32 | slot(c.put(out, &consensus.Coin{}, spent|dirty))
-}
-
-// remove empties a slot, and moves entries after it up that would else not be found.
-func (c *cache) remove(at int) {
-	c.used--
-	mask := len(c.slots) - 1
-	for next := (at + 1) & mask; c.slots[next] != 0; next = (next + 1) & mask {
-		// An entry may move to the gap if that is not before its home.
-		home := c.home(c.slots[next].hash())
-		if (next-home)&mask >= (next-at)&mask {
-			c.slots[at] = c.slots[next]
-			at = next
-		}
-	}
-	c.slots[at] = 0
+	c.table.set(at, newSlot(hash, c.put(out, &consensus.Coin{}, spent|dirty)))
 }
 
 // dirtyRefs returns where all coins are that the database does not have as they are, sorted by the
 // first octet of the transaction, and where those of each octet begin.
 func (c *cache) dirtyRefs() (refs []ref, begin [257]int) {
-	for _, s := range c.slots {
-		if s != 0 && c.isDirty(s.ref()) {
+	for i := range c.len() {
+		if s := c.table.at(i); s != 0 && c.isDirty(s.ref()) {
 			begin[int(c.arena.at(s.ref())[0])+1]++
 		}
 	}
@@ -254,8 +216,8 @@ func (c *cache) dirtyRefs() (refs []ref, begin [257]int) {
 	}
 	refs = make([]ref, begin[256])
 	next := begin
-	for _, s := range c.slots {
-		if s != 0 && c.isDirty(s.ref()) {
+	for i := range c.len() {
+		if s := c.table.at(i); s != 0 && c.isDirty(s.ref()) {
 			first := c.arena.at(s.ref())[0]
 			refs[next[first]] = s.ref()
 			next[first]++
@@ -280,7 +242,8 @@ func (c *cache) settle(refs []ref) {
 func (c *cache) sweep(keep int64) {
 	oldest := c.cutoff(keep)
 	kept := make([]slot, 0, c.used)
-	for _, s := range c.slots {
+	for i := range c.len() {
+		s := c.table.at(i)
 		if s == 0 {
 			continue
 		}
@@ -291,16 +254,7 @@ func (c *cache) sweep(keep int64) {
 		}
 		kept = append(kept, s)
 	}
-	clear(c.slots)
-	c.used = len(kept)
-	mask := len(c.slots) - 1
-	for _, s := range kept {
-		at := c.home(s.hash())
-		for c.slots[at] != 0 {
-			at = (at + 1) & mask
-		}
-		c.slots[at] = s
-	}
+	c.refill(kept)
 }
 
 func height(p []byte) uint32 { return binary.LittleEndian.Uint32(p[atCode:]) >> 1 }
@@ -309,7 +263,8 @@ func height(p []byte) uint32 { return binary.LittleEndian.Uint32(p[atCode:]) >> 
 func (c *cache) cutoff(keep int64) uint32 {
 	const step = 1 << 7 // blocks
 	var sizes []int64   // by height / step
-	for _, s := range c.slots {
+	for i := range c.len() {
+		s := c.table.at(i)
 		if s == 0 {
 			continue
 		}
@@ -333,9 +288,10 @@ func (c *cache) cutoff(keep int64) uint32 {
 	return 0
 }
 
-// reset forgets everything.
+// reset forgets everything and gives the memory back.
 func (c *cache) reset() {
-	clear(c.slots)
-	c.used, c.dirty = 0, 0
+	c.table.free()
+	c.table = newTable(c.most)
+	c.dirty = 0
 	c.arena.reset()
 }

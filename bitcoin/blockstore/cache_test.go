@@ -179,7 +179,7 @@ func BenchmarkCache(b *testing.B) {
 				out := testOut(n)
 				c.add(&out, &coin, false)
 			}
-			each := float64(c.arena.bytes+int64(8*len(c.slots))) / float64(size)
+			each := float64(c.arena.bytes+int64(slotSize*c.len())) / float64(size)
 			b.ResetTimer()
 			for i := range b.N { // one is spent, one created, one looked up
 				old, young := testOut(n-uint64(size)), testOut(n)
