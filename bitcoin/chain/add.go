@@ -150,9 +150,7 @@ func (c *Chain) storeBlock(n node, candidate *consensus.Candidate, at *blockstor
 		c.unflushed += b.Size()
 	}
 	c.received(n, len(b.Txs), pos)
-	if c.tree.body(n).chainTxs != 0 {
-		c.keepReady(n, candidate)
-	}
+	c.keepReady(n, candidate)
 	close(c.news)
 	c.news = make(chan struct{})
 	c.changed()
@@ -162,9 +160,14 @@ func (c *Chain) storeBlock(n node, candidate *consensus.Candidate, at *blockstor
 // maxReady is how many octets of blocks are kept in memory between Accept and Activate.
 const maxReady = 32 << 20
 
-// keepReady keeps a block that will soon be connected, if there is room. The caller holds mu.
+// keepReady keeps a block that will soon be connected, if there is room. Half of it is for blocks that
+// can be connected now. The caller holds mu.
 func (c *Chain) keepReady(n node, candidate *consensus.Candidate) {
-	if size := candidate.Block().Size(); c.readyBytes+size <= maxReady {
+	room := maxReady
+	if c.tree.body(n).chainTxs == 0 { // blocks before it are missing, though they may be on their way
+		room /= 2
+	}
+	if size := candidate.Block().Size(); c.readyBytes+size <= room {
 		c.ready[n] = candidate
 		c.readyBytes += size
 	}
