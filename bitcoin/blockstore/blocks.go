@@ -14,12 +14,12 @@ func (s *Store) WriteBlock(b *bitcoin.Block, height bitcoin.Height) (Pos, error)
 	if err := s.fault.err(); err != nil {
 		return Pos{}, err
 	}
-	raw := b.Append(nil)
 	f := s.files
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pos := f.claim(uint32(len(raw)+frameSize), height, b.Header.Time)
-	if err := f.write(fileID{false, pos.File}, pos.Offset, raw, nil); err != nil {
+	frame := b.Append(f.frame(b.Size()))
+	pos := f.claim(uint32(len(frame)), height, b.Header.Time)
+	if err := f.write(fileID{false, pos.File}, pos.Offset, frame); err != nil {
 		return Pos{}, err
 	}
 	pos.Offset += frameSize
@@ -45,7 +45,8 @@ func (s *Store) WriteUndo(number int32, b *bitcoin.Block, undo consensus.Spent) 
 	if err := s.fault.err(); err != nil {
 		return Pos{}, err
 	}
-	data := appendUndo(nil, b, undo)
+	const typical = 36 // octets of a coin
+	data := appendUndo(make([]byte, 0, typical*undo.Len()+16), b, undo)
 	sum := undoChecksum(b.Header.PrevBlock, data)
 	f := s.files
 	f.mu.Lock()
@@ -54,7 +55,8 @@ func (s *Store) WriteUndo(number int32, b *bitcoin.Block, undo consensus.Spent) 
 	offset := f.infos[number].UndoSize
 	f.infos[number].UndoSize += uint32(len(data) + frameSize + checksumSize)
 	f.dirty[number] = true
-	if err := f.write(fileID{true, number}, offset, data, sum[:]); err != nil {
+	frame := append(append(f.frame(len(data)), data...), sum[:]...)
+	if err := f.write(fileID{true, number}, offset, frame); err != nil {
 		return Pos{}, err
 	}
 	return Pos{number, offset + frameSize}, nil

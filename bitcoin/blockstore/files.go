@@ -277,21 +277,26 @@ func (f *files) claim(size uint32, height bitcoin.Height, time uint32) Pos {
 	return pos
 }
 
-// write puts a frame with data and what follows it into a file at an offset. The caller holds mu.
-func (f *files) write(id fileID, offset uint32, data, after []byte) error {
-	f.buf = append(f.buf[:0], f.store.cfg.Network.Magic[:]...)
-	f.buf = binary.LittleEndian.AppendUint32(f.buf, uint32(len(data)))
-	f.buf = append(append(f.buf, data...), after...)
-	f.xor.apply(f.buf, int64(offset))
+// frame returns what precedes data of a size in a file, in memory that is used again and again. The
+// caller holds mu and appends the data.
+func (f *files) frame(size int) []byte {
+	f.buf = slices.Grow(f.buf[:0], frameSize+size+checksumSize)
+	f.buf = append(f.buf, f.store.cfg.Network.Magic[:]...)
+	return binary.LittleEndian.AppendUint32(f.buf, uint32(size))
+}
+
+// write puts a frame into a file at an offset, and obfuscates it for that. The caller holds mu.
+func (f *files) write(id fileID, offset uint32, frame []byte) error {
+	f.xor.apply(frame, int64(offset))
 	h, err := f.writer(id)
 	if err != nil {
 		return f.store.fault.set(err)
 	}
-	if err := f.allocate(h, id, offset, uint32(len(f.buf))); err != nil {
+	if err := f.allocate(h, id, offset, uint32(len(frame))); err != nil {
 		return f.store.fault.set(err)
 	}
 	h.dirty = true
-	if _, err := h.WriteAt(f.buf, int64(offset)); err != nil {
+	if _, err := h.WriteAt(frame, int64(offset)); err != nil {
 		return f.store.fault.set(fmt.Errorf("write %s: %w", f.path(id), err))
 	}
 	return nil

@@ -5,8 +5,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -21,6 +24,8 @@ const (
 	batchCoins = 50_000
 	// tableBytes is the size of such a table.
 	tableBytes = 64 << 20
+	// tableWriters is how many are written at once, if there are so many processors.
+	tableWriters = 4
 )
 
 // flush writes what was changed, with the best block, in one step that is there whole or not at
@@ -33,15 +38,12 @@ func (c *Coins) flush() error {
 		return err
 	}
 	refs, begin := c.cache.dirtyRefs()
+	all := changes{c, refs, begin}
 	write := c.writeBatch
 	if len(refs) > c.batch {
 		write = c.writeTables
 	}
-	err := c.store.guard(func() error {
-		return write(func(put putCoin) error {
-			return c.sorted(refs, begin, put)
-		})
-	})
+	err := c.store.guard(func() error { return write(&all) })
 	if err != nil {
 		return fmt.Errorf("write coins: %w", err)
 	}
@@ -57,8 +59,16 @@ func (c *Coins) flush() error {
 // putCoin writes a coin, or where the value is nil deletes it.
 type putCoin func(key, value []byte) error
 
-// sorted calls put for the changed coins by their keys, which tables must be written in.
-func (c *Coins) sorted(refs []ref, begin [257]int, put putCoin) error {
+// changes are the changed coins, by the first octet of their transactions.
+type changes struct {
+	*Coins
+	refs  []ref
+	begin [257]int // of an octet's coins
+}
+
+// sorted calls put for the changed coins whose transactions begin with the octets from one up to
+// another, by their keys, which tables must be written in.
+func (c *changes) sorted(from, to int, put putCoin) error {
 	type keyed struct {
 		key uint64 // the first octets
 		ref
@@ -66,9 +76,9 @@ func (c *Coins) sorted(refs []ref, begin [257]int, put putCoin) error {
 	var bucket []keyed
 	var key [coinKeySize]byte
 	var value []byte
-	for first := range 256 {
+	for first := from; first < to; first++ {
 		bucket = bucket[:0]
-		for _, r := range refs[begin[first]:begin[first+1]] {
+		for _, r := range c.refs[c.begin[first]:c.begin[first+1]] {
 			bucket = append(bucket, keyed{binary.BigEndian.Uint64(c.cache.arena.at(r)), r})
 		}
 		slices.SortFunc(bucket, func(a, b keyed) int {
@@ -105,13 +115,13 @@ func (c *Coins) compare(a, b ref) int {
 }
 
 // writeBatch writes a few coins through the log.
-func (c *Coins) writeBatch(coins func(putCoin) error) error {
+func (c *Coins) writeBatch(all *changes) error {
 	batch := c.db.NewBatch()
 	defer batch.Close()
 	if err := batch.Set([]byte{keyBest}, c.best[:], nil); err != nil {
 		return err
 	}
-	err := coins(func(key, value []byte) error {
+	err := all.sorted(0, 256, func(key, value []byte) error {
 		if value == nil {
 			return batch.Delete(key, nil)
 		}
@@ -123,21 +133,27 @@ func (c *Coins) writeBatch(coins func(putCoin) error) error {
 	return batch.Commit(pebble.Sync)
 }
 
-// writeTables writes many coins as tables and has the database take them all in with one change of
-// its manifest.
-func (c *Coins) writeTables(coins func(putCoin) error) error {
-	t := tables{coins: c}
-	err := t.put([]byte{keyBest}, c.best[:])
-	if err == nil {
-		err = coins(t.put)
+// writeTables writes many coins as tables, on all processors, and has the database take them all in
+// with one change of its manifest.
+func (c *Coins) writeTables(all *changes) error {
+	parts := make([]tables, min(runtime.GOMAXPROCS(0), tableWriters))
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i := range parts {
+		parts[i] = tables{coins: c, part: i}
+		wg.Go(func() {
+			errs[i] = parts[i].write(all, 256*i/len(parts), 256*(i+1)/len(parts))
+		})
 	}
-	if err == nil {
-		err = t.finish()
-	}
-	if err != nil {
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return c.db.Ingest(context.Background(), t.paths)
+	var paths []string
+	for i := range parts {
+		paths = append(paths, parts[i].paths...)
+	}
+	return c.db.Ingest(context.Background(), paths)
 }
 
 // leftovers is the directory of tables that are being written.
@@ -153,9 +169,25 @@ func (c *Coins) removeLeftovers() error {
 // tables writes sorted coins into tables of limited size.
 type tables struct {
 	coins *Coins
+	part  int
 	paths []string
 	w     *sstable.Writer
 	size  int
+}
+
+// write writes the coins whose transactions begin with some octets, and in the first part the best block.
+func (t *tables) write(all *changes, from, to int) error {
+	var err error
+	if t.part == 0 {
+		err = t.put([]byte{keyBest}, t.coins.best[:])
+	}
+	if err == nil {
+		err = all.sorted(from, to, t.put)
+	}
+	if err == nil {
+		err = t.finish()
+	}
+	return err
 }
 
 func (t *tables) put(key, value []byte) error {
@@ -181,7 +213,7 @@ func (t *tables) put(key, value []byte) error {
 
 func (t *tables) begin() error {
 	fs := t.coins.store.fs
-	path := fs.PathJoin(t.coins.leftovers(), fmt.Sprintf("%06d.sst", len(t.paths)))
+	path := fs.PathJoin(t.coins.leftovers(), fmt.Sprintf("%d-%06d.sst", t.part, len(t.paths)))
 	file, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err

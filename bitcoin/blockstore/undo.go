@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -56,5 +57,9 @@ func parseUndo(b []byte) (consensus.Spent, error) {
 
 // undoChecksum is what follows undo data in a file: a hash of the block before and the data.
 func undoChecksum(prev bitcoin.Hash, undo []byte) bitcoin.Hash {
-	return bitcoin.DoubleHash(append(prev[:], undo...))
+	h := sha256.New()
+	h.Write(prev[:])
+	h.Write(undo)
+	var once bitcoin.Hash
+	return sha256.Sum256(h.Sum(once[:0]))
 }
