@@ -32,7 +32,7 @@ func (s *Store) Adopt(pos Pos, size int, height bitcoin.Height, time uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.grow(pos.File)
-	f.current = max(f.current, pos.File)
+	f.current = max(f.current, cursor(pos.File))
 	info := &f.infos[pos.File]
 	info.add(height, time)
 	info.Size = max(info.Size, pos.Offset+uint32(size))

@@ -51,7 +51,7 @@ type Coins struct {
 // openCoins opens the coins in a directory.
 func (s *Store) openCoins(name string, wipe bool) (*Coins, error) {
 	c := &Coins{store: s, dir: s.fs.PathJoin(s.cfg.Dir, name), batch: batchCoins}
-	c.limit = min(s.cfg.CacheBytes*7/8, maxCache)
+	c.limit = s.CacheLimit()
 	c.cache = newCache(c.limit)
 	var err error
 	if c.db, err = s.openDB(c.dir, coinsDB, wipe); err != nil {
@@ -99,6 +99,38 @@ func (c *Coins) CacheCoins() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cache.used
+}
+
+// SetLimit changes how many octets the cache may take, up to what Config.CacheBytes allows for all coins
+// together. What is too much now goes with the next Flush.
+func (c *Coins) SetLimit(octets int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = min(octets, maxCache)
+}
+
+// CacheLimit returns how many octets all caches of coins may take together.
+func (s *Store) CacheLimit() int64 { return min(s.cfg.CacheBytes*7/8, maxCache) }
+
+// DBCache returns how many octets of the databases are kept in memory.
+func (s *Store) DBCache() int64 { return min(s.cfg.CacheBytes/8, 64<<20) }
+
+// Load enters a coin of a snapshot, into coins that BeginAssumed has returned. Once the cache is full it is
+// time for FlushLoaded.
+func (c *Coins) Load(out bitcoin.OutPoint, coin *consensus.Coin) (full bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache.add(&out, coin, true)
+	return c.full()
+}
+
+// FlushLoaded writes what was loaded since the last one, as part of the coins as of a block; the zero hash
+// says that they are not all there yet.
+func (c *Coins) FlushLoaded(block bitcoin.Hash) error {
+	c.mu.Lock()
+	c.best = block
+	c.mu.Unlock()
+	return c.store.fault.set(c.flush())
 }
 
 // Full reports whether the cache is full, so that it is time for a Flush.

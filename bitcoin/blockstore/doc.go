@@ -8,6 +8,8 @@
 //	blocks/xor.dat        8 octets; octet i of a blk or rev file is XORed with octet i%8 of them
 //	blocks/index/         Pebble: records of blocks and files
 //	chainstate/           Pebble: coins, and the block as of which they are
+//	chainstate_snapshot/  Pebble: likewise, built on a snapshot; base_blockhash in it has the hash of
+//	                      the snapshot's block, and says that the snapshot was loaded to its end
 //	.lock                 held while the store is open; another in the directory of blocks
 //
 // The blk, rev and xor files are Core's, byte by byte but for the zeros that Core allocates ahead;

@@ -32,7 +32,7 @@ type Dumped struct {
 //
 // The coins are gone through twice: how many there are stands before them.
 func (s *Snapshot) Dump(ctx context.Context, to io.Writer) (Dumped, error) {
-	sum, err := s.sum(ctx)
+	sum, err := s.Sum(ctx)
 	if err != nil {
 		return sum, err
 	}
@@ -63,8 +63,8 @@ func (s *Snapshot) Dump(ctx context.Context, to io.Writer) (Dumped, error) {
 	return sum, err
 }
 
-// sum counts and hashes all coins (Bitcoin Core kernel/coinstats.cpp, HASH_SERIALIZED).
-func (s *Snapshot) sum(ctx context.Context) (sum Dumped, err error) {
+// Sum counts and hashes all coins (Bitcoin Core kernel/coinstats.cpp, HASH_SERIALIZED).
+func (s *Snapshot) Sum(ctx context.Context) (sum Dumped, err error) {
 	h := sha256.New()
 	var buf []byte
 	err = s.All(ctx, func(out bitcoin.OutPoint, coin *consensus.Coin) error {

@@ -85,16 +85,18 @@ type files struct {
 	xor   xorKey
 	max   uint32 // size of a blk file
 
-	mu      sync.Mutex // guards all below
-	infos   []FileInfo // by number
-	dirty   map[int32]bool
-	current int32              // that new blocks go to
-	writers map[fileID]*handle // have been written to since the last flush, or soon will be
-	readers map[fileID]*handle
-	clock   uint64 // of use, for choosing which reader to close
-	newName bool   // the directory has a name that may not be durable
-	grown   bool   // some file was given more room since it was asked last
-	buf     []byte
+	mu          sync.Mutex // guards all below
+	infos       []FileInfo // by number
+	dirty       map[int32]bool
+	current     cursor             // of blocks below assumedFrom
+	assumed     cursor             // of blocks from there on
+	assumedFrom bitcoin.Height     // the block of a snapshot; 0: none
+	writers     map[fileID]*handle // have been written to since the last flush, or soon will be
+	readers     map[fileID]*handle
+	clock       uint64 // of use, for choosing which reader to close
+	newName     bool   // the directory has a name that may not be durable
+	grown       bool   // some file was given more room since it was asked last
+	buf         []byte
 }
 
 // handle is an open file. It is closed when nobody uses it any more.
@@ -131,7 +133,7 @@ func openFiles(s *Store, key xorKey) (*files, error) {
 		return nil, err
 	}
 	f.grow(0)
-	f.current = int32(len(f.infos) - 1)
+	f.current, f.assumed = cursor(len(f.infos)-1), noFile
 	reindexing, err := s.Reindexing()
 	if err != nil {
 		return nil, err
@@ -143,8 +145,8 @@ func openFiles(s *Store, key xorKey) (*files, error) {
 	// Blocks are found in the files one after the other: what comes otherwise must not be written
 	// over them.
 	last, err := s.lastBlockFile()
-	f.current = max(f.current, last+1)
-	f.grow(f.current)
+	f.current = max(f.current, cursor(last+1))
+	f.grow(int32(f.current))
 	return f, err
 }
 
@@ -210,7 +212,7 @@ func (f *files) checkFiles() error {
 	for number := range f.infos {
 		info := &f.infos[number]
 		blocks, undo := fileID{false, int32(number)}, fileID{true, int32(number)}
-		if info.Size == 0 && int32(number) != f.current {
+		if info.Size == 0 && !f.growing(int32(number)) {
 			if err := f.remove(int32(number)); err != nil {
 				return err
 			}
@@ -265,15 +267,16 @@ func (f *files) claim(size uint32, height bitcoin.Height, time uint32) Pos {
 	if f.store.cfg.SmallFiles && size >= limit {
 		limit = size + 1
 	}
-	if f.infos[f.current].Size+size >= limit {
-		f.current = int32(len(f.infos))
-		f.grow(f.current)
+	at := f.cursorFor(height)
+	if *at == noFile || f.infos[*at].Size+size >= limit {
+		*at = cursor(len(f.infos))
+		f.grow(int32(*at))
 	}
-	info := &f.infos[f.current]
-	pos := Pos{f.current, info.Size}
+	info := &f.infos[*at]
+	pos := Pos{int32(*at), info.Size}
 	info.add(height, time)
 	info.Size += size
-	f.dirty[f.current] = true
+	f.dirty[pos.File] = true
 	return pos
 }
 
@@ -381,7 +384,7 @@ func (f *files) flush() error {
 // its blk file is full, then it is opened again. The caller holds mu.
 func (f *files) closeOldWriters() {
 	for id, h := range f.writers {
-		if id.number < f.current && !h.dirty {
+		if !f.growing(id.number) && !h.dirty {
 			delete(f.writers, id)
 			f.discard(h)
 		}

@@ -93,6 +93,9 @@ type Store struct {
 	coins *Coins
 	files *files
 	fault fault
+
+	assumed *Coins       // built on a snapshot; nil where there are none
+	base    bitcoin.Hash // the snapshot's block
 }
 
 // Open opens the store of a network, and makes it if need be. The error says what is wrong in one
@@ -125,7 +128,12 @@ func (s *Store) open() error {
 			return err
 		}
 	}
-	s.cache = pebble.NewCache(min(s.cfg.CacheBytes/8, 64<<20))
+	s.cache = pebble.NewCache(s.DBCache())
+	if s.cfg.WipeIndex || s.cfg.WipeCoins {
+		if err := s.wipeAssumed(); err != nil {
+			return err
+		}
+	}
 	if err := s.openIndex(); err != nil {
 		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
@@ -136,8 +144,7 @@ func (s *Store) open() error {
 	if s.files, err = openFiles(s, key); err != nil {
 		return fmt.Errorf("%w: %w", ErrFiles, err)
 	}
-	s.coins, err = s.openCoins("chainstate", s.cfg.WipeIndex || s.cfg.WipeCoins)
-	if err != nil {
+	if err := s.openAllCoins(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCoins, err)
 	}
 	return nil
@@ -188,6 +195,9 @@ func (s *Store) makeDir(dir string) error {
 // Close closes the store. It does not Flush.
 func (s *Store) Close() error {
 	var errs []error
+	if s.assumed != nil && s.assumed != s.coins {
+		errs = append(errs, s.assumed.close())
+	}
 	if s.coins != nil {
 		errs = append(errs, s.coins.close())
 	}
@@ -206,11 +216,11 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// Coins returns the coins.
+// Coins returns the coins that were built on blocks alone.
 func (s *Store) Coins() *Coins { return s.coins }
 
-// Flush makes durable what was written before, then the records, then, if coins are given, these.
-func (s *Store) Flush(records []Record, coins *Coins) error {
+// Flush makes durable what was written before, then the records, then the coins that are given.
+func (s *Store) Flush(records []Record, coins ...*Coins) error {
 	if err := s.fault.err(); err != nil {
 		return err
 	}
@@ -223,11 +233,10 @@ func (s *Store) Flush(records []Record, coins *Coins) error {
 	if err := s.writeRecords(records); err != nil {
 		return s.fault.set(err)
 	}
-	if coins == nil {
-		return nil
-	}
-	if err := coins.flush(); err != nil {
-		return s.fault.set(err)
+	for _, c := range coins {
+		if err := c.flush(); err != nil {
+			return s.fault.set(err)
+		}
 	}
 	return nil
 }

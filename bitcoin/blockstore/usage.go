@@ -20,7 +20,7 @@ func (s *Store) TakeGrown() bool {
 func (s *Store) Growing(number int32) bool {
 	s.files.mu.Lock()
 	defer s.files.mu.Unlock()
-	return s.files.current == number
+	return s.files.growing(number)
 }
 
 // Usage returns the octets of all blk and rev files.
