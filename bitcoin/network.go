@@ -117,6 +117,16 @@ type Snapshot struct {
 	ChainTxs  uint64 // transactions up to the block
 }
 
+// Snapshot returns the coins that are vouched for as of a block, or nil.
+func (n *Network) Snapshot(block Hash) *Snapshot {
+	for i := range n.Snapshots {
+		if n.Snapshots[i].Block == block {
+			return &n.Snapshots[i]
+		}
+	}
+	return nil
+}
+
 // TxStats says how many transactions a network had, to tell how far a sync has come.
 type TxStats struct {
 	Time  int64 // seconds since 1970

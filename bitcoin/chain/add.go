@@ -198,7 +198,13 @@ func (c *Chain) received(n node, txs int, pos blockstore.Pos) {
 		c.unlinked[parent] = append(c.unlinked[parent], n)
 		return
 	}
-	queue := []node{n}
+	c.link(n)
+}
+
+// link counts the transactions up to blocks that have all their ancestors here now, which makes them
+// candidates. The caller holds mu.
+func (c *Chain) link(nodes ...node) {
+	queue, n := nodes, none
 	for len(queue) > 0 {
 		n, queue = queue[0], queue[1:]
 		own := c.tree.ownBody(n)
@@ -243,7 +249,7 @@ func (c *Chain) stop(err error) error {
 	if c.fatal == nil {
 		c.fatal = err
 		c.cfg.Log.Error("chain stopped", "err", err)
-		close(c.failed)
+		close(c.halted)
 	}
 	return err
 }

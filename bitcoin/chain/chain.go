@@ -36,6 +36,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -127,6 +128,11 @@ type Chain struct {
 
 	// main is the chainstate that tip and mempool follow.
 	main *chainstate
+	// history validates the chain up to the block of the snapshot that main was built on; nil where there
+	// is none, or none any more. Both change with mu held and by the mover.
+	history *chainstate
+	atBase  chan struct{} // closed when history has come there
+	behind  atomic.Bool   // history is there: old blocks are missing
 
 	flushing sync.Mutex // held while the store is flushed; before mu
 
@@ -149,12 +155,12 @@ type Chain struct {
 	dirty       []node // records that the store has not seen
 	sequence    int32  // of the next block that arrives
 	precious    preciousCount
-	assumed     *string // why scripts are run, or are not; nil: not said yet
 	synced      bool    // the initial download is done; that is so for good
 	importing   int     // imports under way
+	loading     bool    // a snapshot is being loaded
 	progress    *ImportProgress
 	fatal       error
-	failed      chan struct{} // closed with the first failure
+	halted      chan struct{} // closed with the first failure
 	stopped     chan struct{} // closed when the tip has come to StopAt
 	pruned      bool          // block files were deleted, once
 
@@ -179,7 +185,8 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 	c := &Chain{
 		cfg:        cfg,
 		store:      store,
-		main:       &chainstate{coins: store.Coins()},
+		main:       &chainstate{coins: store.Coins(), base: none},
+		atBase:     make(chan struct{}),
 		changes:    make(chan struct{}),
 		news:       make(chan struct{}),
 		unlinked:   make(map[node][]node),
@@ -188,7 +195,7 @@ func New(cfg Config, store *blockstore.Store) (*Chain, error) {
 		pruneLocks: make(map[string]bitcoin.Height),
 		flushed:    cfg.Clock.Now(),
 		sequence:   firstSequence,
-		failed:     make(chan struct{}),
+		halted:     make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
 	c.settled.L = &c.mu
@@ -260,6 +267,7 @@ func (c *Chain) initialDownload() bool {
 		return true
 	}
 	c.synced = true
+	c.rebalance()
 	return false
 }
 

@@ -29,7 +29,7 @@ func (c *Chain) connect(s *chainstate, n, to node) error {
 		return c.halt(err)
 	}
 	b := &pending{n: n, candidate: candidate, state: state, diff: diff}
-	checks := c.checks(b)
+	checks := c.checks(s, b)
 	if len(checks) == 0 && s.pipe.len() == 0 {
 		return c.publish(s, b)
 	}
@@ -45,11 +45,24 @@ func (c *Chain) reject(s *chainstate, n node, reason *consensus.Error) error {
 	}
 	defer c.tipWakes.wake()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.tip() == c.tree.at(n).parent {
-		c.markFailed(n, reason)
+	certain := s.tip() == c.tree.at(n).parent
+	c.mu.Unlock()
+	if !certain {
+		return nil
 	}
-	return nil
+	return c.failed(s, n, reason)
+}
+
+// failed notes that a block on the way of a chainstate is not valid. In history that condemns the snapshot.
+func (c *Chain) failed(s *chainstate, n node, reason *consensus.Error) error {
+	c.mu.Lock()
+	c.markFailed(n, reason)
+	c.mu.Unlock()
+	if s == c.main {
+		return nil
+	}
+	c.cfg.Log.Error("[snapshot] a block before the snapshot's is not valid", "err", reason)
+	return c.rejectSnapshot()
 }
 
 // drain waits for all scripts of a chainstate that are running, and publishes or forgets their blocks.
@@ -80,10 +93,7 @@ func (c *Chain) settle(s *chainstate) error {
 	}
 	s.abort()
 	defer c.tipWakes.wake()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.markFailed(b.n, invalid)
-	return nil
+	return c.failed(s, b.n, invalid)
 }
 
 // publish makes a block the tip of a chainstate, whose scripts have passed.
@@ -109,35 +119,45 @@ func (c *Chain) publish(s *chainstate, b *pending) error {
 	s.coins.Apply(b.diff, h.hash)
 	c.states.put(b.n, &b.state)
 	s.active = append(s.active, b.n)
-	c.pool.Connected(block, c.cfg.Clock.Now())
-	c.lost.remove(block)
-	c.candidates.trim(b.n)
 	c.forgetReady(b.n)
-	quiet := c.reorganizing
-	if c.cfg.StopAt > 0 && h.height >= c.cfg.StopAt && !c.isStopped() {
-		close(c.stopped)
+	if s == c.main {
+		c.followTip(b)
+	} else {
+		c.followHistory(b)
 	}
+	quiet := c.reorganizing
 	c.changed()
-	c.logTip(b)
 	c.mu.Unlock()
 	if !quiet {
 		c.tipWakes.wake()
 	}
-	return c.maybeFlush()
+	return c.maybeFlush(s)
+}
+
+// followTip does what goes with a new tip of the best chain. The caller holds mu.
+func (c *Chain) followTip(b *pending) {
+	block, height := b.candidate.Block(), c.tree.at(b.n).height
+	c.pool.Connected(block, c.cfg.Clock.Now())
+	c.lost.remove(block)
+	c.candidates.trim(b.n)
+	if c.cfg.StopAt > 0 && height >= c.cfg.StopAt && !c.isStopped() {
+		close(c.stopped)
+	}
+	c.logTip("", c.main, b)
 }
 
 // logTip tells of a new tip (Bitcoin Core validation.cpp, UpdateTipLog). The caller holds mu.
-func (c *Chain) logTip(b *pending) {
+func (c *Chain) logTip(prefix string, s *chainstate, b *pending) {
 	if !c.cfg.Log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	h := c.tree.at(b.n)
-	used, _ := c.main.coins.CacheUsage()
-	c.cfg.Log.Info(fmt.Sprintf("UpdateTip: new best=%v height=%d version=0x%08x log2_work=%f tx=%d "+
+	used, _ := s.coins.CacheUsage()
+	c.cfg.Log.Info(fmt.Sprintf(prefix+"UpdateTip: new best=%v height=%d version=0x%08x log2_work=%f tx=%d "+
 		"date='%s' progress=%f cache=%.1fMiB(%dtxo)", h.hash, h.height, uint32(h.version),
 		h.work.log2(), c.tree.body(b.n).chainTxs,
 		isoTime(h.time), c.progressAt(b.n),
-		float64(used)/(1<<20), c.main.coins.CacheCoins()), "unlimited", true) // a line a block, in the initial download too
+		float64(used)/(1<<20), s.coins.CacheCoins()), "unlimited", true) // a line a block, in the initial download too
 }
 
 // isoTime writes the time of a block for the log.
@@ -174,12 +194,12 @@ func (c *Chain) progressAt(n node) float64 {
 }
 
 // checks returns the scripts of a block that must be run.
-func (c *Chain) checks(b *pending) []consensus.Check {
+func (c *Chain) checks(s *chainstate, b *pending) []consensus.Check {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	must, reason := c.assumeValid(b.n).Verify(&b.state)
-	if c.assumed == nil || reason != *c.assumed {
-		c.assumed = &reason
+	if s.assumed == nil || reason != *s.assumed {
+		s.assumed = &reason
 		text := fmt.Sprintf("Disabling script verification at block #%d (%v).", b.state.Height, b.state.Hash)
 		if must {
 			text = fmt.Sprintf("Enabling script verification at block #%d (%v): %s.", b.state.Height,
@@ -191,7 +211,7 @@ func (c *Chain) checks(b *pending) []consensus.Check {
 		return nil
 	}
 	checks := b.diff.Checks()
-	if c.pool.Len() == 0 {
+	if c.pool.Len() == 0 || s != c.main {
 		return checks
 	}
 	left := checks[:0]

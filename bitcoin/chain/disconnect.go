@@ -28,20 +28,28 @@ func (c *Chain) disconnect() error {
 		c.lost.fork, c.lost.work = c.tree.at(parent).height, c.tree.at(n).work
 	}
 	c.lost.fork = min(c.lost.fork, c.tree.at(parent).height)
-	c.main.coins.Revert(reversal, c.tree.at(parent).hash)
-	c.main.active = c.main.active[:len(c.main.active)-1]
+	c.takenBack(c.main, n, reversal)
 	c.candidates.add(n)
 	c.lost.add(block)
-	for name, height := range c.pruneLocks { // a follower must be able to go back with us
-		back := c.tree.at(parent).height
-		if height <= back {
-			continue
-		}
-		c.pruneLocks[name] = back
-		c.cfg.Log.Debug(fmt.Sprintf("%s prune lock moved back to %d", name, back), "cat", "prune")
-	}
 	c.changed()
 	return nil
+}
+
+// takenBack makes the parent of a chainstate's tip its tip. The caller holds mu.
+func (c *Chain) takenBack(s *chainstate, n node, reversal *consensus.Reversal) {
+	parent := c.tree.at(c.tree.at(n).parent)
+	s.coins.Revert(reversal, parent.hash)
+	s.active = s.active[:len(s.active)-1]
+	if s != c.validated() {
+		return
+	}
+	for name, height := range c.pruneLocks { // a follower must be able to go back with us
+		if height <= parent.height {
+			continue
+		}
+		c.pruneLocks[name] = parent.height
+		c.cfg.Log.Debug(fmt.Sprintf("%s prune lock moved back to %d", name, parent.height), "cat", "prune")
+	}
 }
 
 // reversal returns what takes a block back that is the tip of a chainstate.

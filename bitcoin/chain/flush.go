@@ -21,8 +21,9 @@ const (
 	coinsInterval = 50 * time.Minute
 )
 
-// Run makes durable what has changed, from time to time, until ctx ends. Without it only Flush,
-// Close, a full cache of coins and many blocks do.
+// Run makes durable what has changed, from time to time, until ctx ends, and validates a snapshot once that
+// can be done. Without it only Flush, Close, a full cache of coins and many blocks do the one, and
+// ValidateSnapshot the other.
 func (c *Chain) Run(ctx context.Context) error {
 	for {
 		if err := c.pause(ctx); err != nil {
@@ -39,6 +40,9 @@ func (c *Chain) Run(ctx context.Context) error {
 		if coins && err == nil {
 			err = c.Flush(ctx)
 		}
+		if c.historyDone() && err == nil {
+			_, err = c.ValidateSnapshot(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -52,11 +56,16 @@ func (c *Chain) Flush(ctx context.Context) error { return c.alone(ctx, c.flushAl
 func (c *Chain) pause(ctx context.Context) error {
 	sleep, awake := context.WithCancel(ctx)
 	defer awake()
+	c.mu.Lock()
+	atBase := c.atBase
+	c.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		select {
-		case <-c.failed:
+		case <-c.halted:
+			awake()
+		case <-atBase:
 			awake()
 		case <-sleep.Done():
 		}
@@ -83,17 +92,17 @@ func (c *Chain) Snapshot(ctx context.Context) (snapshot *blockstore.Snapshot, er
 // Close makes everything durable and ends what is under way. No other method may be called then.
 // The store stays open. A chain that has stopped is still sound, unless it was the store that failed.
 func (c *Chain) Close() error {
-	c.main.abort()
+	c.abort()
 	return c.flushAll()
 }
 
-// maybeFlush writes if there is much to write. The caller is the mover.
-func (c *Chain) maybeFlush() error {
+// maybeFlush writes if there is much to write after a block of a chainstate. The caller is the mover.
+func (c *Chain) maybeFlush(s *chainstate) error {
 	if err := c.maybePrune(); err != nil {
 		return err
 	}
-	if c.main.coins.Full() {
-		return c.flushAll()
+	if s.coins.Full() {
+		return c.write(s)
 	}
 	c.mu.Lock()
 	much := c.unflushed > saveBytes
@@ -105,12 +114,13 @@ func (c *Chain) maybeFlush() error {
 }
 
 // flushAll writes everything. The caller is the mover.
-func (c *Chain) flushAll() error { return c.write(c.main.coins) }
+func (c *Chain) flushAll() error { return c.write(c.chainstates()...) }
 
 // save makes the index durable, but not the coins: the chain goes on meanwhile.
-func (c *Chain) save() error { return c.write(nil) }
+func (c *Chain) save() error { return c.write() }
 
-func (c *Chain) write(coins *blockstore.Coins) error {
+// write makes the index durable, and the coins of some chainstates.
+func (c *Chain) write(states ...*chainstate) error {
 	c.flushing.Lock() // an older record must not be written after a newer one
 	defer c.flushing.Unlock()
 	c.mu.Lock()
@@ -125,11 +135,13 @@ func (c *Chain) write(coins *blockstore.Coins) error {
 	}
 	c.dirty = c.dirty[:0]
 	c.unflushed = 0
-	if coins != nil {
+	var coins []*blockstore.Coins
+	for _, s := range states {
 		c.flushed = c.cfg.Clock.Now()
+		coins = append(coins, s.coins)
 	}
 	c.mu.Unlock()
-	if err := c.store.Flush(records, coins); err != nil {
+	if err := c.store.Flush(records, coins...); err != nil {
 		return c.halt(failure("System error while flushing", err))
 	}
 	return nil

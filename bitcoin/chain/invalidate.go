@@ -25,6 +25,9 @@ func (c *Chain) Invalidate(ctx context.Context, hash bitcoin.Hash) error {
 		if n == c.main.active[0] {
 			return ErrGenesis
 		}
+		if c.history != nil && c.tree.isAncestor(n, c.main.base) {
+			return ErrAssumed
+		}
 		if c.cfg.HeadersOnly {
 			c.failHeader(n)
 			return nil

@@ -12,7 +12,12 @@ import (
 func (c *Chain) load() error {
 	c.states.init(c.cfg.Network)
 	c.candidates.tree = &c.tree
-	if err := c.store.Records(c.loadRecord); err != nil {
+	snapshot, err := c.findSnapshot()
+	if err != nil {
+		return err
+	}
+	load := func(r *blockstore.Record) error { return c.loadRecord(r, snapshot) }
+	if err := c.store.Records(load); err != nil {
 		return err
 	}
 	if c.tree.n == 0 {
@@ -20,7 +25,6 @@ func (c *Chain) load() error {
 			return err
 		}
 	}
-	var err error
 	if c.pruned, err = c.store.Flag(flagPruned); err != nil {
 		return err
 	}
@@ -30,9 +34,17 @@ func (c *Chain) load() error {
 	if c.pruned && c.cfg.Prune == 0 {
 		return ErrUnprune
 	}
-	if err := c.loadTip(); err != nil {
-		return err
+	if snapshot != nil {
+		if err := c.resumeHistory(snapshot); err != nil {
+			return err
+		}
 	}
+	for _, s := range c.chainstates() {
+		if err := c.loadTip(s); err != nil {
+			return err
+		}
+	}
+	c.beginHistory()
 	c.findBest()
 	c.findInvalid()
 	if c.cfg.HeadersOnly {
@@ -43,7 +55,7 @@ func (c *Chain) load() error {
 }
 
 // loadRecord adds a block of the index to the tree; its parent is there.
-func (c *Chain) loadRecord(r *blockstore.Record) error {
+func (c *Chain) loadRecord(r *blockstore.Record, snapshot *bitcoin.Snapshot) error {
 	parent := none
 	if c.tree.n > 0 {
 		parent = c.tree.find(&r.Header.PrevBlock)
@@ -58,6 +70,10 @@ func (c *Chain) loadRecord(r *blockstore.Record) error {
 	}
 	n := c.tree.add(&r.Header, &r.Hash, parent)
 	c.tree.at(n).status = r.Status
+	isBase := snapshot != nil && snapshot.Block == r.Hash
+	if isBase {
+		c.tree.ownBody(n).chainTxs = snapshot.ChainTxs
+	}
 	if r.Txs == 0 {
 		return nil
 	}
@@ -97,18 +113,19 @@ func (c *Chain) begin() error {
 	return nil
 }
 
-// loadTip sets the best chain to where the coins are. A chain of headers begins at the first block.
-func (c *Chain) loadTip() error {
+// loadTip sets the blocks of a chainstate to where its coins are. A chain of headers begins at the first
+// block.
+func (c *Chain) loadTip(s *chainstate) error {
 	tip := node(0)
-	if best := c.main.coins.Best(); best != (bitcoin.Hash{}) && !c.cfg.HeadersOnly {
+	if best := s.coins.Best(); best != (bitcoin.Hash{}) && !c.cfg.HeadersOnly {
 		if tip = c.tree.find(&best); tip == none {
 			return fmt.Errorf("%w: the coins are those of block %v, which the index does not have",
 				ErrNoTip, best)
 		}
 	}
-	c.main.active = make([]node, c.tree.at(tip).height+1)
+	s.active = make([]node, c.tree.at(tip).height+1)
 	for n := tip; n != none; n = c.tree.at(n).parent {
-		c.main.active[c.tree.at(n).height] = n
+		s.active[c.tree.at(n).height] = n
 		if c.tree.body(n).txs != 0 {
 			c.tree.ownBody(n).sequence = activeSequence
 		}

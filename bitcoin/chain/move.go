@@ -117,7 +117,7 @@ func (c *Chain) leave() {
 	}
 	c.moving = true
 	c.mu.Unlock()
-	c.main.abort()
+	c.abort()
 	c.settlePool()
 	c.mu.Lock()
 	c.moving = false
@@ -140,7 +140,7 @@ func (c *Chain) alone(ctx context.Context, f func() error) error {
 	}
 	c.moving = true
 	c.mu.Unlock()
-	err := c.drain(c.main)
+	err := c.drainAll()
 	if err == nil {
 		err = f()
 	}
@@ -150,12 +150,17 @@ func (c *Chain) alone(ctx context.Context, f func() error) error {
 	return err
 }
 
-// step does the next thing that brings the chain forward; the caller is the mover.
+// step does the next thing that brings the chain forward, and if there is none, its history; the caller is
+// the mover.
 func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 	if c.main.pipe.ready() {
 		return false, c.settle(c.main)
 	}
+	if c.history != nil && c.history.pipe.ready() {
+		return false, c.settle(c.history)
+	}
 	c.mu.Lock()
+	news := c.news
 	head := c.main.head()
 	to := c.mostWork()
 	if c.reorganizing && c.tree.at(c.tip()).work.cmp(c.lost.work) > 0 {
@@ -168,18 +173,12 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 	if to != head && c.tree.isAncestor(head, to) {
 		next = c.tree.ancestor(to, c.tree.at(head).height+1)
 	}
-	news := c.news
 	c.mu.Unlock()
+	running := c.main.pipe.len() > 0
 	switch {
 	case next != none && !c.main.pipe.full():
 		return false, c.connect(c.main, next, to)
-	case c.main.pipe.len() > 0:
-		select {
-		case <-c.main.pipe.first().done:
-		case <-news:
-		case <-ctx.Done():
-		}
-		return false, nil
+	case running:
 	case to != head:
 		if err := c.disconnect(); err != nil {
 			return false, c.halt(&Failure{"Failed to disconnect block.", err})
@@ -188,7 +187,32 @@ func (c *Chain) step(ctx context.Context) (idle bool, err error) {
 	case c.reorganizing:
 		return false, c.settlePool()
 	}
-	return true, nil
+	if c.history != nil {
+		if idle, err := c.stepHistory(); err != nil || !idle {
+			return false, err
+		}
+		running = running || c.history.pipe.len() > 0
+	}
+	if running {
+		c.await(ctx, news)
+	}
+	return !running, nil
+}
+
+// await waits until some scripts have run, or there is something else to do. The caller is the mover.
+func (c *Chain) await(ctx context.Context, news <-chan struct{}) {
+	var done [2]<-chan struct{}
+	for i, s := range c.chainstates() {
+		if s.pipe.len() > 0 {
+			done[i] = s.pipe.first().done
+		}
+	}
+	select {
+	case <-done[0]:
+	case <-done[1]:
+	case <-news:
+	case <-ctx.Done():
+	}
 }
 
 // stopsAt reports whether a block whose scripts are running is the last one to be connected. The caller
@@ -204,6 +228,10 @@ func (c *Chain) mostWork() node {
 		best := c.candidates.top()
 		if best == none || !c.tree.better(best, c.tip()) {
 			return c.tip()
+		}
+		if c.history != nil && !c.tree.isAncestor(c.main.base, best) {
+			c.candidates.drop() // there is no way back yet below the snapshot's block
+			continue
 		}
 		at := best
 		for ; !c.isActive(at); at = c.tree.at(at).parent {

@@ -69,16 +69,16 @@ func (c *Chain) Prune(ctx context.Context) error {
 	if c.cfg.Prune == 0 {
 		return nil
 	}
-	return c.alone(ctx, func() error { return c.pruneFiles(0) })
+	return c.alone(ctx, c.pruneAll)
 }
 
 // PruneTo deletes the block files whose blocks are all of this height or below, as far as they are
-// not needed (Core's pruneblockchain).
+// not needed (Core's pruneblockchain). Those of the history are not the best chain's to delete.
 func (c *Chain) PruneTo(ctx context.Context, height bitcoin.Height) error {
 	if c.cfg.Prune == 0 {
 		return ErrNotPruning
 	}
-	return c.alone(ctx, func() error { return c.pruneFiles(height) })
+	return c.alone(ctx, func() error { return c.pruneFiles(c.main, height) })
 }
 
 // PruneHeight returns the height of the last block of the best chain whose data or undo data are
@@ -113,17 +113,27 @@ func (c *Chain) maybePrune() error {
 	if c.cfg.Prune == 0 || c.cfg.Prune == PruneManual || !c.store.TakeGrown() {
 		return nil
 	}
-	return c.pruneFiles(0)
+	return c.pruneAll()
 }
 
-// pruneFiles forgets the blocks of some files, makes that durable, and only then deletes the files.
-// upTo is for a manual prune, else 0. The caller is the mover.
-func (c *Chain) pruneFiles(upTo bitcoin.Height) error {
+// pruneAll prunes for each chainstate. The caller is the mover.
+func (c *Chain) pruneAll() error {
+	for _, s := range c.chainstates() {
+		if err := c.pruneFiles(s, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneFiles forgets the blocks of some files of a chainstate, makes that durable, and only then deletes the
+// files. upTo is for a manual prune, else 0. The caller is the mover.
+func (c *Chain) pruneFiles(s *chainstate, upTo bitcoin.Height) error {
 	if reindexing, err := c.store.Reindexing(); err != nil || reindexing {
 		return err
 	}
 	c.mu.Lock()
-	numbers := c.filesToPrune(upTo)
+	numbers := c.filesToPrune(s, upTo)
 	if len(numbers) == 0 {
 		c.mu.Unlock()
 		return nil
@@ -151,9 +161,17 @@ const flagPruned = "prunedblockfiles"
 
 // filesToPrune chooses files (Bitcoin Core node/blockstorage.cpp, FindFilesToPrune and
 // FindFilesToPruneManual). The caller holds mu.
-func (c *Chain) filesToPrune(upTo bitcoin.Height) (numbers []int32) {
-	tip := bitcoin.Height(len(c.main.active) - 1)
-	last := c.lockedTo(tip)
+func (c *Chain) filesToPrune(s *chainstate, upTo bitcoin.Height) (numbers []int32) {
+	tip := bitcoin.Height(len(s.active) - 1)
+	first, role := bitcoin.Height(0), "normal"
+	switch {
+	case c.history == nil:
+	case s == c.main: // the history's files are its own
+		first, role = c.tree.at(s.base).height+1, "assumedvalid"
+	default:
+		role = "background"
+	}
+	last := c.lockedTo(tip) // the indexes will want main's blocks too, later
 	manual := upTo > 0
 	if manual {
 		last = min(last, upTo)
@@ -168,13 +186,17 @@ func (c *Chain) filesToPrune(upTo bitcoin.Height) (numbers []int32) {
 	}
 	before := usage
 	target := c.cfg.Prune
+	if c.history != nil && target != PruneManual { // each has its half, and what a node needs at least
+		target = max(min(MinPruneTarget, target), target/2)
+	}
 	if best := c.tree.at(c.best).height; !manual && usage+buffer >= target && best > tip && c.initialDownload() {
 		// Each prune writes all coins: while there is much to come it is done seldom, but thoroughly.
 		buffer += averageBlock * int64(best-tip)
 	}
 	for number, info := range infos {
 		switch {
-		case info.Size == 0, info.LastHeight > last, c.store.Growing(int32(number)):
+		case info.Size == 0, info.FirstHeight < first, info.LastHeight > last,
+			c.store.Growing(int32(number)):
 			continue
 		case !manual && (target == PruneManual || usage+buffer < target):
 			continue
@@ -184,11 +206,11 @@ func (c *Chain) filesToPrune(upTo bitcoin.Height) (numbers []int32) {
 	}
 	if manual {
 		c.cfg.Log.Info(fmt.Sprintf("[%s] Prune (Manual): prune_height=%d removed %d blk/rev pairs",
-			"active", last, len(numbers)))
+			role, last, len(numbers)))
 	} else {
 		c.cfg.Log.Debug(fmt.Sprintf("[%s] target=%dMiB actual=%dMiB diff=%dMiB min_height=%d "+
-			"max_prune_height=%d removed %d blk/rev pairs", "active", target>>20, usage>>20,
-			(target-usage)>>20, 0, last, len(numbers)), "cat", "prune", "was", before>>20)
+			"max_prune_height=%d removed %d blk/rev pairs", role, target>>20, usage>>20,
+			(target-usage)>>20, first, last, len(numbers)), "cat", "prune", "was", before>>20)
 	}
 	return numbers
 }

@@ -28,6 +28,34 @@ type Updates struct {
 func (c *Chain) UpdatesSince(cursor Cursor, max int) (Updates, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.updates(c.main, cursor, max)
+}
+
+// ValidatedSince is UpdatesSince for who needs every block from the first one on, in order: the best chain
+// is followed where all of it was validated here, else its history, as far as that has come.
+func (c *Chain) ValidatedSince(cursor Cursor, max int) (Updates, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.updates(c.validated(), cursor, max)
+}
+
+// ValidatedTip returns the end of what ValidatedSince follows.
+func (c *Chain) ValidatedTip() Entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entry(c.validated().tip())
+}
+
+// validated returns the chainstate that was built on blocks alone, as far as we know. The caller holds mu.
+func (c *Chain) validated() *chainstate {
+	if c.history != nil {
+		return c.history
+	}
+	return c.main
+}
+
+// updates is UpdatesSince along a chainstate. The caller holds mu.
+func (c *Chain) updates(s *chainstate, cursor Cursor, max int) (Updates, error) {
 	u := Updates{Next: cursor}
 	height := bitcoin.Height(-1)
 	if cursor != (Cursor{}) {
@@ -35,23 +63,23 @@ func (c *Chain) UpdatesSince(cursor Cursor, max int) (Updates, error) {
 		if n == none {
 			return u, fmt.Errorf("%w: %v", ErrUnknownBlock, cursor.Hash)
 		}
-		for ; !c.isActive(n) && len(u.Reverted) < max; n = c.tree.at(n).parent {
+		for ; !s.has(&c.tree, n) && len(u.Reverted) < max; n = c.tree.at(n).parent {
 			u.Reverted = append(u.Reverted, c.entry(n))
 		}
 		u.Next = Cursor{c.tree.at(n).hash, c.tree.at(n).height}
 		height = c.tree.at(n).height
-		if !c.isActive(n) {
-			fork := c.tree.fork(n, c.tip())
-			u.Behind = len(c.main.active) - 1 - int(c.tree.at(fork).height)
+		if !s.has(&c.tree, n) {
+			fork := c.tree.fork(n, s.tip())
+			u.Behind = len(s.active) - 1 - int(c.tree.at(fork).height)
 			return u, nil
 		}
 	}
-	for height+1 < bitcoin.Height(len(c.main.active)) && len(u.Reverted)+len(u.Applied) < max {
+	for height+1 < bitcoin.Height(len(s.active)) && len(u.Reverted)+len(u.Applied) < max {
 		height++
-		e := c.entry(c.main.active[height])
+		e := c.entry(s.active[height])
 		u.Applied = append(u.Applied, e)
 		u.Next = Cursor{e.Hash, e.Height}
 	}
-	u.Behind = len(c.main.active) - 1 - int(height)
+	u.Behind = len(s.active) - 1 - int(height)
 	return u, nil
 }

@@ -29,9 +29,24 @@ const (
 func (c *Chain) Verify(
 	ctx context.Context, level, blocks int, progress func(percent int),
 ) (Verification, error) {
-	v := &verifier{c: c, s: c.main, ctx: ctx, level: min(max(level, 0), 4), progress: progress}
+	return c.verify(ctx, level, blocks, progress, func() *chainstate { return c.main })
+}
+
+// VerifyHistory is Verify for the blocks that are validated after a snapshot of later coins was loaded; where
+// there is none, all is in order.
+func (c *Chain) VerifyHistory(ctx context.Context, level, blocks int) (Verification, error) {
+	return c.verify(ctx, level, blocks, nil, func() *chainstate { return c.history })
+}
+
+func (c *Chain) verify(
+	ctx context.Context, level, blocks int, progress func(percent int), which func() *chainstate,
+) (Verification, error) {
+	v := &verifier{c: c, ctx: ctx, level: min(max(level, 0), 4), progress: progress}
 	result := VerifySound
 	err := c.alone(ctx, func() error {
+		if v.s = which(); v.s == nil {
+			return nil
+		}
 		c.mu.Lock()
 		v.active = v.s.active // not changed while we are the mover
 		c.mu.Unlock()
@@ -154,7 +169,8 @@ func (v *verifier) back(height int) (sound bool, err error) {
 	c.mu.Lock()
 	status, body, hash := c.tree.at(n).status, *c.tree.body(n), c.tree.at(n).hash
 	c.mu.Unlock()
-	if status&blockstore.HaveData == 0 && c.cfg.Prune != 0 {
+	if status&blockstore.HaveData == 0 && (c.cfg.Prune != 0 || v.s.base != none) ||
+		n == v.s.base && status&blockstore.HaveUndo == 0 {
 		c.cfg.Log.Info(fmt.Sprintf("Block verification stopping at height %d (no data). This could be "+
 			"due to pruning or use of an assumeutxo snapshot.", height))
 		v.noData = true

@@ -127,7 +127,7 @@ func (x *Index) begin() error {
 		return err
 	}
 	x.cursor = at
-	x.synced = at.Hash == x.cfg.Chain.Tip().Hash
+	x.synced = at.Hash == x.cfg.Chain.ValidatedTip().Hash
 	x.lock(at)
 	return nil
 }
@@ -157,7 +157,7 @@ func (x *Index) Status() Status {
 // returns false at once (Core's BlockUntilSyncedToCurrentChain).
 func (x *Index) Wait(ctx context.Context) bool {
 	for {
-		tip := x.cfg.Chain.Tip()
+		tip := x.cfg.Chain.ValidatedTip()
 		x.mu.Lock()
 		at, synced, changed := x.cursor, x.synced, x.changed
 		x.mu.Unlock()
@@ -224,7 +224,7 @@ func (x *Index) step(ctx context.Context) (more bool, err error) {
 	x.mu.Lock()
 	from := x.cursor
 	x.mu.Unlock()
-	u, err := x.cfg.Chain.UpdatesSince(from, batchBlocks)
+	u, err := x.cfg.Chain.ValidatedSince(from, batchBlocks)
 	if err != nil {
 		return false, err
 	}
@@ -324,7 +324,7 @@ func (x *Index) read(e chain.Entry, undo bool) (*block, error) {
 // Available returns the height of the first block that the index has yet to take in, and whether those
 // from there on are here: on a pruned node they may be gone.
 func (x *Index) Available() (from bitcoin.Height, ok bool) {
-	tip := x.cfg.Chain.Tip()
+	tip := x.cfg.Chain.ValidatedTip()
 	x.mu.Lock()
 	at := x.cursor
 	x.mu.Unlock()

@@ -119,6 +119,12 @@ func (n *Node) nextBlocks(p *Peer, count int) (blocks []chain.Entry, staller *Pe
 	if count <= 0 || !p.hasBest || p.best.Work.Cmp(tip.Work) < 0 || p.best.Work.Cmp(n.cfg.MinimumWork) < 0 {
 		return nil, nil
 	}
+	if _, base, snapshot := n.chain.Background(); snapshot && !n.leadsTo(p, base) {
+		// Its chain parts from ours below the snapshot, to where we cannot go back yet.
+		n.debugf("Not downloading blocks from peer=%d, which doesn't have the snapshot block in its best "+
+			"chain.", p.id)
+		return nil, nil
+	}
 	from, ok := n.chain.Lookup(p.common2)
 	if !ok {
 		from, _ = n.chain.AtHeight(min(p.best.Height, tip.Height))
@@ -174,13 +180,55 @@ func (n *Node) nextBlocks(p *Peer, count int) (blocks []chain.Entry, staller *Pe
 	return blocks, nil
 }
 
+// leadsTo reports whether the best chain of a peer goes through a block.
+func (n *Node) leadsTo(p *Peer, e chain.Entry) bool {
+	at, ok := n.chain.Ancestor(p.best.Hash, e.Height)
+	return ok && at.Hash == e.Hash
+}
+
+// nextHistory returns up to count blocks to ask of a peer of those that the chain lacks before a snapshot
+// (Bitcoin Core net_processing.cpp, TryDownloadingHistoricalBlocks). Nobody is waited for: the tip matters
+// more.
+func (n *Node) nextHistory(p *Peer, count int) (blocks []chain.Entry) {
+	tip, base, ok := n.chain.Background()
+	if count <= 0 || !ok || p.limited() || !p.hasBest || !n.leadsTo(p, base) {
+		return nil
+	}
+	from, ok := n.chain.Fork(tip.Hash, base.Hash) // the tip may be on another branch
+	if !ok {
+		return nil
+	}
+	last := min(base.Height, from.Height+downloadWindow)
+	for height := from.Height + 1; height <= last; {
+		path := n.chain.Path(base.Hash, height, min(int(last-height)+1, 128))
+		if len(path) == 0 {
+			return blocks
+		}
+		for _, e := range path {
+			switch {
+			case e.Status&blockstore.Invalid != 0 || !n.servesWitness(p, e):
+				return blocks
+			case e.Status&blockstore.HaveData != 0 || len(n.blocks.inFlight[e.Hash]) > 0:
+			default:
+				if blocks = append(blocks, e); len(blocks) == count {
+					return blocks
+				}
+			}
+		}
+		height += bitcoin.Height(len(path))
+	}
+	return blocks
+}
+
 // fetchBlocks asks a peer for what it should give next; with mu held.
 func (n *Node) fetchBlocks(p *Peer, syncFrom bool) (items []wire.Inventory) {
 	if n.chain.HeadersOnly() || !p.servesBlocks() || !(syncFrom && !p.limited() || !n.initialDownload()) ||
 		len(p.inFlight) >= maxInFlight {
 		return nil
 	}
-	blocks, staller := n.nextBlocks(p, maxInFlight-len(p.inFlight))
+	room := maxInFlight - len(p.inFlight)
+	blocks, staller := n.nextBlocks(p, room)
+	blocks = append(blocks, n.nextHistory(p, room-len(blocks))...)
 	for _, e := range blocks {
 		n.requestBlock(p, e)
 		n.debugf("Requesting block %s (%d) peer=%d", e.Hash, e.Height, p.id)

@@ -59,7 +59,7 @@ func btoi(b bool) int {
 
 // services returns what we offer to a peer.
 func (n *Node) services(p *Peer) wire.Services {
-	s := n.cfg.Services
+	s := n.Services()
 	if p.perms.Has(PermBloom) {
 		s |= wire.ServiceBloom
 	}

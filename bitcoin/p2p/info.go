@@ -306,8 +306,14 @@ func (n *Node) Bans() *Bans { return n.bans }
 // Book returns the address book.
 func (n *Node) Book() *addrbook.Book { return n.book }
 
-// Services returns what we offer.
-func (n *Node) Services() wire.Services { return n.cfg.Services }
+// Services returns what we offer: no old blocks while those before a snapshot are still to come.
+func (n *Node) Services() wire.Services {
+	s := n.cfg.Services
+	if n.chain.BackgroundSync() {
+		s = s&^wire.ServiceNetwork | wire.ServiceNetworkLimited
+	}
+	return s
+}
 
 // UserAgent returns what we call ourselves.
 func (n *Node) UserAgent() string { return n.cfg.UserAgent }

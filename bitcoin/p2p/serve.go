@@ -127,7 +127,8 @@ func (n *Node) serveBlock(p *Peer, item wire.Inventory) {
 		n.mu.Unlock()
 		return
 	}
-	limited := n.cfg.Services.Has(wire.ServiceNetworkLimited) && !n.cfg.Services.Has(wire.ServiceNetwork)
+	offer := n.Services()
+	limited := offer.Has(wire.ServiceNetworkLimited) && !offer.Has(wire.ServiceNetwork)
 	if limited && !p.perms.Has(PermNoBan) && tip.Height-e.Height > limitedKeepBlocks+2 {
 		n.debugf("Ignore block request below NODE_NETWORK_LIMITED threshold, disconnecting peer=%d", p.id)
 		p.close()

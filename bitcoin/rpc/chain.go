@@ -344,9 +344,18 @@ func (a *API) getTxOut(c call) (any, error) {
 }
 
 func (a *API) getChainStates(call) (any, error) {
-	tip := a.chain.Tip()
-	return object{{"headers", a.chain.BestHeader().Height}, {"chainstates", []any{object{
-		{"blocks", tip.Height}, {"bestblockhash", tip.Hash}, {"bits", bitsHex(tip.Header.Bits)},
-		{"target", target(tip.Header.Bits)}, {"difficulty", bitcoin.Difficulty(tip.Header.Bits)},
-		{"verificationprogress", a.chain.Progress(tip.Hash)}, {"validated", true}}}}}, nil
+	list := []any{}
+	for _, s := range a.chain.Chainstates() {
+		tip := s.Tip
+		o := object{{"blocks", tip.Height}, {"bestblockhash", tip.Hash}, {"bits", bitsHex(tip.Header.Bits)},
+			{"target", target(tip.Header.Bits)}, {"difficulty", bitcoin.Difficulty(tip.Header.Bits)},
+			{"verificationprogress", a.chain.Progress(tip.Hash)}, {"coins_db_cache_bytes", s.DBCacheBytes},
+			{"coins_tip_cache_bytes", s.CacheBytes}}
+		if s.Base != (bitcoin.Hash{}) {
+			o.Set("snapshot_blockhash", s.Base)
+		}
+		o.Set("validated", s.Validated)
+		list = append(list, o)
+	}
+	return object{{"headers", a.chain.BestHeader().Height}, {"chainstates", list}}, nil
 }

@@ -20,6 +20,9 @@ func (a *API) storageMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "dumptxoutset", Params: "path:s type:s? options:o? options.rollback:v?",
 			Run: a.dumpTxOutSet, Doc: "Write the serialized UTXO set to a file, as of the tip (type " +
 				"latest) or of a block before it (rollback), to which the node goes back meanwhile."},
+		{Category: "blockchain", Name: "loadtxoutset", Params: "path:s", Run: a.loadTxOutSet,
+			Doc: "Load the serialized UTXO set from a file: the node goes on from there at once, and " +
+				"validates what comes before it in the background."},
 	}
 }
 

@@ -105,13 +105,31 @@ func (n *Node) openChain(ctx context.Context, reindex bool) (err error) {
 	if err := n.openStore(reindex); err != nil {
 		return err
 	}
+	if err := n.newChain(); err != nil {
+		return err
+	}
+	if err := n.finishSnapshot(ctx); err != nil {
+		return err
+	}
+	tip := n.chain.Tip()
+	n.log.Info(fmt.Sprintf("Loaded best chain: hashBestChain=%v height=%d date=%s progress=%f", tip.Hash,
+		tip.Height, time.Unix(int64(tip.Header.Time), 0).UTC().Format(time.RFC3339),
+		n.chain.Progress(tip.Hash)))
+	return n.verify(ctx)
+}
+
+// newChain makes the chain that the store holds. Its errors are told by Core's words.
+func (n *Node) newChain() (err error) {
 	n.chain, err = chain.New(chain.Config{
 		Network: n.cfg.Network, Clock: n.clock, Log: n.log, MinimumChainWork: n.cfg.MinimumWork,
 		AssumeValid: n.cfg.AssumeValid, MaxTipAge: n.cfg.MaxTipAge, ScriptWorkers: n.cfg.Workers,
 		Mempool: n.cfg.Mempool, Prune: n.cfg.Storage.Prune, FastPrune: n.cfg.Storage.SmallFiles,
 		StopAt: n.cfg.Storage.StopAt, HeadersOnly: n.cfg.Storage.HeadersOnly,
 	}, n.store)
+	failure := new(chain.Failure)
 	switch {
+	case errors.As(err, &failure):
+		return failure
 	case errors.Is(err, chain.ErrWrongGenesis):
 		return chain.ErrWrongGenesis
 	case errors.Is(err, chain.ErrNoTip):
@@ -125,11 +143,28 @@ func (n *Node) openChain(ctx context.Context, reindex bool) (err error) {
 	case err != nil:
 		return &DatabaseError{"Error loading block database", err}
 	}
-	tip := n.chain.Tip()
-	n.log.Info(fmt.Sprintf("Loaded best chain: hashBestChain=%v height=%d date=%s progress=%f", tip.Hash,
-		tip.Height, time.Unix(int64(tip.Header.Time), 0).UTC().Format(time.RFC3339),
-		n.chain.Progress(tip.Hash)))
-	return n.verify(ctx)
+	return nil
+}
+
+// finishSnapshot looks whether all blocks before a snapshot were validated by the last run: then the coins
+// built on it take the place of those built on blocks alone (Bitcoin Core node/chainstate.cpp,
+// LoadChainstate). That is done here, where nobody uses either, and not when the validation ends.
+func (n *Node) finishSnapshot(ctx context.Context) error {
+	done, err := n.chain.ValidateSnapshot(ctx)
+	failure := new(chain.Failure)
+	switch {
+	case errors.As(err, &failure):
+		n.log.Error("UTXO snapshot failed to validate. Restart to resume normal initial block download, or " +
+			"try loading a different snapshot.")
+		return failure
+	case err != nil || !done:
+		return err
+	}
+	n.log.Info("[snapshot] cleaning up unneeded background chainstate, then reinitializing")
+	if err := firstOf(n.chain.Close(), n.store.Promote()); err != nil {
+		return fmt.Errorf("Background chainstate cleanup failed unexpectedly: %w", err)
+	}
+	return n.newChain()
 }
 
 // openStore opens the store. Its errors are told by Core's words where Core has any.
@@ -164,10 +199,7 @@ func (n *Node) verify(ctx context.Context) error {
 	n.warmup("Verifying blocks…")
 	s := &n.cfg.Storage
 	tip := n.chain.Tip()
-	if n.store.Coins().Best() == (bitcoin.Hash{}) {
-		return nil
-	}
-	if int64(tip.Header.Time) > n.clock.Now().Unix()+maxFuture {
+	if tip.Height > 0 && int64(tip.Header.Time) > n.clock.Now().Unix()+maxFuture {
 		return &DatabaseError{Text: "The block database contains a block which appears to be from the " +
 			"future. This may be due to your computer's date and time being set incorrectly. Only rebuild " +
 			"the block database if you are sure that your computer's date and time are correct"}
@@ -176,7 +208,14 @@ func (n *Node) verify(ctx context.Context) error {
 		n.log.Warn(fmt.Sprintf("pruned datadir may not have more than %d blocks; only checking available "+
 			"blocks", chain.MinBlocksToKeep))
 	}
-	result, err := n.chain.Verify(ctx, s.CheckLevel, s.CheckBlocks, nil)
+	result, err := n.chain.VerifyHistory(ctx, s.CheckLevel, s.CheckBlocks)
+	if err == nil && result != chain.VerifyCorrupt && result != chain.VerifyCancelled {
+		before := result
+		result, err = n.chain.Verify(ctx, s.CheckLevel, s.CheckBlocks, nil)
+		if before == chain.VerifyNoMemory && err == nil && result == chain.VerifySound {
+			result = before
+		}
+	}
 	switch {
 	case err != nil:
 		return &DatabaseError{"Error loading databases", err}

@@ -211,6 +211,13 @@ func (n *Node) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	switch {
+	case n.cfg.Storage.Prune != 0 || n.cfg.Storage.HeadersOnly:
+	case n.chain.BackgroundSync():
+		n.log.Info("Running node in NODE_NETWORK_LIMITED mode until snapshot background sync completes")
+	default:
+		n.log.Info("Setting NODE_NETWORK in non-prune mode")
+	}
 	if err := n.startPeers(); err != nil {
 		return err
 	}
