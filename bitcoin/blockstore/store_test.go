@@ -54,7 +54,7 @@ func TestBlocksComeBack(t *testing.T) {
 			undo.Set(1, &consensus.Coin{Out: blocks[1].Txs[0].Out[0],
 				Origin: consensus.Origin{Height: 2, Coinbase: true}})
 			records := writeBlocks(t, s, blocks, undo)
-			if err := s.Flush(records, nil); err != nil {
+			if err := s.Flush(records); err != nil {
 				t.Fatal(err)
 			}
 			closeStore(t, s)
@@ -258,7 +258,7 @@ func withBlocks(t *testing.T, fs vfs.FS) {
 	s := open(t, Config{FS: fs, Dir: "data"})
 	defer closeStore(t, s)
 	g := chaintest.New(t, s.cfg.Network)
-	if err := s.Flush(writeBlocks(t, s, g.Run("b", 3), consensus.Spent{}), nil); err != nil {
+	if err := s.Flush(writeBlocks(t, s, g.Run("b", 3), consensus.Spent{})); err != nil {
 		t.Fatal(err)
 	}
 }
