@@ -155,9 +155,9 @@ type Chain struct {
 	dirty       []node // records that the store has not seen
 	sequence    int32  // of the next block that arrives
 	precious    preciousCount
-	synced      bool    // the initial download is done; that is so for good
-	importing   int     // imports under way
-	loading     bool    // a snapshot is being loaded
+	synced      bool // the initial download is done; that is so for good
+	importing   int  // imports under way
+	loading     bool // a snapshot is being loaded
 	progress    *ImportProgress
 	fatal       error
 	halted      chan struct{} // closed with the first failure
