@@ -67,19 +67,22 @@ func TestSyncWithCore(t *testing.T) {
 	}
 }
 
-// anyone is the descriptor of an output that everybody can spend.
-func anyone() string { return "raw(" + hex.EncodeToString(chaintest.Anyone()) + ")" }
+// Whom the two mine for. It must not be the same: their blocks of one height and second would be one block.
+var (
+	forOurs   = "raw(" + hex.EncodeToString(chaintest.Anyone()) + ")" // see pair.pay
+	forTheirs = "raw(51)"
+)
 
 // startOurs starts our bitcoind.
 func startOurs(t *testing.T, program string, v2 bool) *daemon {
-	return startBitcoind(t, "tallypost", []string{program, "bitcoind"}, v2)
+	return startBitcoind(t, "tallypost", []string{program, "bitcoind"}, forOurs, v2)
 }
 
 func startCoreNode(t *testing.T, program string, v2 bool) *daemon {
-	return startBitcoind(t, "Bitcoin Core", []string{program}, v2)
+	return startBitcoind(t, "Bitcoin Core", []string{program}, forTheirs, v2)
 }
 
-func startBitcoind(t *testing.T, name string, command []string, v2 bool) *daemon {
+func startBitcoind(t *testing.T, name string, command []string, minesFor string, v2 bool) *daemon {
 	t.Helper()
 	d := newDaemon(t, name)
 	transport := "-v2transport=0"
@@ -92,7 +95,7 @@ func startBitcoind(t *testing.T, name string, command []string, v2 bool) *daemon
 		"-rpcport="+rpc, "-rpcuser="+rpcUser, "-rpcpassword="+rpcPassword, "-dnsseed=0",
 		"-fixedseeds=0", "-listenonion=0", "-printtoconsole=0", "-debug=net", transport))
 	d.logs = []string{filepath.Join(d.dir, "regtest", "debug.log")}
-	d.mine = func(n int) error { return d.call("generatetodescriptor", nil, n, anyone()) }
+	d.mine = func(n int) error { return d.call("generatetodescriptor", nil, n, minesFor) }
 	d.peer = func(what, addr string) error {
 		if what == "add" {
 			return d.call("addnode", nil, addr, "onetry")
