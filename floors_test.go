@@ -63,7 +63,8 @@ var floors = map[string][]string{
 	"mail/keyring":           {"@ground", "@mailrules", "mail"},
 	"mail/relay":             {"@ground", "@mailrules", "mail", "mail/queue"},
 	"bitcoin/blockstore":     {"@ground", "@bitcoinrules", "bitcoin"},
-	"bitcoin/descriptor":     {"bitcoin", "bitcoin/secp", "bitcoin/script"},
+	"bitcoin/miniscript":     {"bitcoin/script"},
+	"bitcoin/descriptor":     {"bitcoin", "bitcoin/secp", "bitcoin/script", "bitcoin/miniscript"},
 	"bitcoin/mempool":        {"@ground", "@bitcoinrules", "bitcoin"},
 	"bridge/eventlog":        {"@ground", "mail", "mail/queue", "bridge/tlog"},
 

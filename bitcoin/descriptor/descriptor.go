@@ -2,10 +2,10 @@
 // belong to a wallet, and how to spend them.
 //
 // It knows pk, pkh, wpkh, sh, wsh, combo, multi, sortedmulti, multi_a, sortedmulti_a, tr with a tree, rawtr,
-// addr and raw; keys in octets, as secrets in wallet import format and as extended keys with paths, choices
+// addr, raw and, within wsh and tr, miniscript; keys in octets, as secrets in wallet import format and as extended keys with paths, choices
 // ("<0;1>"), ranges and origins. Its errors are Bitcoin Core's (script/descriptor.cpp).
 //
-// Not here yet: miniscript and musig().
+// Not here yet: musig().
 package descriptor
 
 import (
@@ -103,6 +103,8 @@ func (n *node) text(write func(*key) string) string {
 		return "raw(" + hex.EncodeToString(n.script) + ")"
 	case "addr":
 		return "addr(" + n.address + ")"
+	case kindMiniscript:
+		return n.mini.String(func(i int) string { return write(n.keys[i]) })
 	}
 	var parts []string
 	if n.threshold > 0 {
@@ -205,6 +207,8 @@ func (n *node) resolve(pos uint32) (r resolved, err error) {
 		return r, nil
 	case "tr":
 		return n.resolveTaproot(keys[0], pos)
+	case kindMiniscript:
+		return n.resolveMiniscript(keys), nil
 	}
 	r.text = n.kind + "(" + keys[0].text + ")"
 	return r, nil
@@ -301,10 +305,15 @@ func (n *node) combo(pos uint32) ([]Output, error) {
 	return out, nil
 }
 
-// Infer returns the descriptor of a script, as far as the script alone tells.
-func Infer(net *bitcoin.Network, s []byte) string {
+// Infer returns the descriptor of a script, as far as the script alone tells, and known scripts whose hashes it
+// may contain.
+func Infer(net *bitcoin.Network, s []byte, known ...[]byte) string {
 	kind, parts := script.Solve(s)
 	switch kind {
+	case script.WitnessV0ScriptHash:
+		if text, ok := inferWitness(parts[0], known); ok {
+			return WithChecksum(text)
+		}
 	case script.PubKey:
 		if _, err := secp.ParsePublicKey(parts[0]); err == nil {
 			return WithChecksum("pk(" + hex.EncodeToString(parts[0]) + ")")

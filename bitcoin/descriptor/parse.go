@@ -2,11 +2,13 @@ package descriptor
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/miniscript"
 )
 
 const (
@@ -25,6 +27,7 @@ type node struct {
 	depths    []int  // of subs within tr()
 	script    []byte // of raw() and addr()
 	address   string
+	mini      *miniscript.Node // over keys
 }
 
 // cutExpr cuts an expression off, up to a comma or closing bracket that is not within it (Core's
@@ -90,9 +93,10 @@ func (p *parser) script(s string, in where) (nodes []*node, rest string, err err
 		}
 		return nodes, rest, err
 	}
+	if nodes, err = p.miniscript(expr, in); !errors.Is(err, miniscript.ErrSyntax) {
+		return nodes, rest, err
+	}
 	switch {
-	case (in == inP2WSH || in == inTaproot) && strings.Contains(expr, "("):
-		return nil, "", fmt.Errorf("'%s' is a miniscript expression, which this node does not support yet", expr)
 	case in == inP2SH:
 		return nil, "", fmt.Errorf("A function is needed within P2SH")
 	case in == inP2WSH:

@@ -10,6 +10,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
+	"github.com/tallypost/tallypost/bitcoin/descriptor"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/script"
 	"github.com/tallypost/tallypost/bitcoin/wire"
@@ -183,9 +184,9 @@ func saneScripts(tx *bitcoin.Tx) bool {
 	return true
 }
 
-// scriptJSON describes an output script.
-func (a *API) scriptJSON(s []byte, withHex bool) object {
-	o := object{{"asm", script.Asm(s, false)}, {"desc", inferDescriptor(a.net, s)}}
+// scriptJSON describes an output script, by known scripts whose hashes it may contain too.
+func (a *API) scriptJSON(s []byte, withHex bool, known ...[]byte) object {
+	o := object{{"asm", script.Asm(s, false)}, {"desc", descriptor.Infer(a.net, s, known...)}}
 	if withHex {
 		o.Set("hex", jsonrpc.Hex(s))
 	}

@@ -57,8 +57,6 @@ func descriptorScript(net *bitcoin.Network, s string, needSum bool) ([]byte, err
 	return outs[len(outs)/2].Script, nil
 }
 
-func inferDescriptor(net *bitcoin.Network, s []byte) string { return descriptor.Infer(net, s) }
-
 func (a *API) getDescriptorInfo(c call) (any, error) {
 	text := c.String(0, "")
 	list, err := a.parseDescriptor(text, false)

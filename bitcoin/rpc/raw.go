@@ -210,7 +210,7 @@ func (a *API) decodeScript(c call) (any, error) {
 		inner = script.PayToWitness(0, h[:])
 	}
 	if inner != nil {
-		segwit := a.scriptJSON(inner, true)
+		segwit := a.scriptJSON(inner, true, s)
 		addr, _ := a.net.Address(script.PayToScriptHash(script.Hash160(inner)))
 		segwit.Set("p2sh-segwit", addr)
 		o.Set("segwit", segwit)
