@@ -209,8 +209,10 @@ func (s *Store) Promote() error {
 		return err
 	}
 	s.cfg.Log.Info(fmt.Sprintf("[snapshot] deleted background chainstate directory (%s)", was))
-	s.coins, err = s.openCoins(coinsName, false)
-	return err
+	if s.coins, err = s.openCoins(coinsName, false); err != nil {
+		return err
+	}
+	return s.SplitFiles(0)
 }
 
 // finishPromotion does what is left to do of a Promote: that it was decided shows in the directory that is

@@ -98,7 +98,7 @@ func TestReadSnapshotRefuses(t *testing.T) {
 		}, "after deserializing 0 coins"},
 	} {
 		_, _, err := readSnapshot(row.broken(snapshotOfThree(t)), 9)
-		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+		if (row.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
@@ -121,7 +121,10 @@ func TestReadSnapshotInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := 0
-	err = ReadSnapshotCoins(ctx, r, head, 9, func(bitcoin.OutPoint, *consensus.Coin) error { read++; return nil })
+	err = ReadSnapshotCoins(ctx, r, head, 9, func(bitcoin.OutPoint, *consensus.Coin) error {
+		read++
+		return nil
+	})
 	if err == nil || err.Error() != "Aborting after an interrupt was requested" || read != coinsPerLook {
 		t.Errorf("%d coins, %v", read, err)
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 )
 
-// LoadSnapshot makes the coins of a file, as of a block that the network's parameters have their hash of, the
-// best chain's; the blocks up to it are validated afterwards, as they come. The head of the file was read, its
-// coins follow. The block's header must be known. It returns the block; errors that are not the disk's are by
-// the words of Bitcoin Core (validation.cpp, ActivateSnapshot and PopulateAndValidateSnapshot). After an
-// error, also where ctx ends early, all is as before.
+// LoadSnapshot makes the coins of a file, as of a block that the network's parameters have their hash of,
+// the best chain's; the blocks up to it are validated afterwards, as they come. The head of the file was
+// read, its coins follow. The block's header must be known. It returns the block; errors that are not the
+// disk's are by the words of Bitcoin Core (validation.cpp, ActivateSnapshot and
+// PopulateAndValidateSnapshot). After an error, also where ctx ends early, all is as before.
 func (c *Chain) LoadSnapshot(
 	ctx context.Context, head blockstore.SnapshotHead, coins io.Reader,
 ) (Entry, error) {
@@ -54,7 +54,8 @@ type snapshotLoad struct {
 func (c *Chain) beginLoad(head blockstore.SnapshotHead) (*snapshotLoad, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := &snapshotLoad{c: c, head: head, known: c.cfg.Network.Snapshot(head.Base), base: c.tree.find(&head.Base)}
+	l := &snapshotLoad{c: c, head: head, known: c.cfg.Network.Snapshot(head.Base),
+		base: c.tree.find(&head.Base)}
 	switch {
 	case c.fatal != nil:
 		return nil, c.fatal
@@ -81,8 +82,8 @@ func (c *Chain) beginLoad(head blockstore.SnapshotHead) (*snapshotLoad, error) {
 	return l, nil
 }
 
-// stillFits reports whether the snapshot goes with what we know of headers and transactions. The caller holds
-// mu.
+// stillFits reports whether the snapshot goes with what we know of headers and transactions. The caller
+// holds mu.
 func (l *snapshotLoad) stillFits() error {
 	c := l.c
 	switch {
@@ -233,11 +234,11 @@ func (c *Chain) takeUnlinked(parent node) []node {
 }
 
 // ValidateSnapshot compares the coins of the history with what the network's parameters have for the
-// snapshot's block, once the history has come there: then the chain built on the snapshot is fully validated
-// and the history ends. done is false where there is nothing to compare yet. The chain goes on meanwhile; where
-// ctx ends early the comparison is made another time. An error is fatal: the snapshot was wrong, its coins are
-// put aside, and the next start goes on from the history (Bitcoin Core validation.cpp,
-// MaybeCompleteSnapshotValidation).
+// snapshot's block, once the history has come there: then the chain built on the snapshot is fully
+// validated and the history ends. done is false where there is nothing to compare yet. The chain goes on
+// meanwhile; where ctx ends early the comparison is made another time. A *Failure says that the snapshot
+// was wrong: its coins are put aside, and the next start goes on from the history (Bitcoin Core
+// validation.cpp, MaybeCompleteSnapshotValidation).
 func (c *Chain) ValidateSnapshot(ctx context.Context) (done bool, err error) {
 	if !c.historyDone() {
 		return false, nil
@@ -290,8 +291,8 @@ func (c *Chain) endHistory() error {
 	return nil
 }
 
-// rejectSnapshot leaves the chain with its history, which is all that is true, and stops it: whatever was done
-// on the snapshot's word is not to be believed. The caller is the mover.
+// rejectSnapshot leaves the chain with its history, which is all that is true, and stops it: whatever was
+// done on the snapshot's word is not to be believed. The caller is the mover.
 func (c *Chain) rejectSnapshot() error {
 	c.abort()
 	c.mu.Lock()

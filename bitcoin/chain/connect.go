@@ -157,7 +157,8 @@ func (c *Chain) logTip(prefix string, s *chainstate, b *pending) {
 		"date='%s' progress=%f cache=%.1fMiB(%dtxo)", h.hash, h.height, uint32(h.version),
 		h.work.log2(), c.tree.body(b.n).chainTxs,
 		isoTime(h.time), c.progressAt(b.n),
-		float64(used)/(1<<20), s.coins.CacheCoins()), "unlimited", true) // a line a block, in the initial download too
+		float64(used)/(1<<20), s.coins.CacheCoins()),
+		"unlimited", true) // a line a block, in the initial download too
 }
 
 // isoTime writes the time of a block for the log.

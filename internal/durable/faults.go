@@ -214,9 +214,23 @@ func (f *Faults) RemoveAll(name string) error {
 	return f.do(changeName, name, func() error { return f.FS.RemoveAll(name) })
 }
 
-// Rename renames a file.
+// Rename renames a file, or a directory. A crash leaves a directory under one name or the other, as file
+// systems with a journal do: the file system in memory would leave both names or none.
 func (f *Faults) Rename(from, to string) error {
-	return f.do(changeName, to, func() error { return f.FS.Rename(from, to) })
+	return f.do(changeName, to, func() error {
+		if err := f.FS.Rename(from, to); err != nil {
+			return err
+		}
+		if stat, err := f.FS.Stat(to); err != nil || !stat.IsDir() {
+			return err
+		}
+		above, err := f.FS.OpenDir(f.FS.PathDir(to))
+		if err != nil {
+			return err
+		}
+		defer above.Close()
+		return above.Sync()
+	})
 }
 
 // MkdirAll makes directories.
