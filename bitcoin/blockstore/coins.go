@@ -1,8 +1,11 @@
 package blockstore
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -28,6 +31,8 @@ const (
 	parallelReads = 16
 	// readsPerWorker is how many coins are worth a goroutine.
 	readsPerWorker = 32
+	// readsPerIterator is how many coins are worth an iterator, which then asks for each in less time.
+	readsPerIterator = 8
 	// lastOverwriting is the height of the last block whose coinbase overwrote an older coin (BIP 30).
 	lastOverwriting = 91_880
 	// maxCache is what the positions of an arena reach.
@@ -225,8 +230,10 @@ func (c *Coins) readCache(outs []bitcoin.OutPoint, coins []consensus.Coin) (miss
 	return misses
 }
 
-// readDB sets the coins at some positions from the database, many at once.
+// readDB sets the coins at some positions from the database, many at once, and brings the positions into
+// the order of the keys.
 func (c *Coins) readDB(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int) error {
+	slices.SortFunc(at, func(i, j int) int { return compareOuts(&outs[i], &outs[j]) })
 	workers := min(parallelReads, (len(at)+readsPerWorker-1)/readsPerWorker)
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
@@ -248,7 +255,39 @@ func (c *Coins) readDB(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int
 	return nil
 }
 
+// readSome reads coins, whose positions are sorted by their keys. A key is its own prefix for the database: what
+// SeekPrefixGE finds is the coin itself.
 func (c *Coins) readSome(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int) error {
+	if len(at) < readsPerIterator {
+		return c.readEach(outs, coins, at)
+	}
+	it, err := c.db.NewIter(&pebble.IterOptions{KeyTypes: pebble.IterKeyTypePointsOnly})
+	if err != nil {
+		return c.store.explain(c.dir, err)
+	}
+	defer it.Close()
+	var key [coinKeySize]byte
+	for _, i := range at {
+		coins[i] = consensus.Coin{}
+		if !it.SeekPrefixGE(coinKey(&key, &outs[i])) {
+			if err := it.Error(); err != nil {
+				return c.store.explain(c.dir, err)
+			}
+			continue
+		}
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return c.store.explain(c.dir, err)
+		}
+		if err := c.decode(&outs[i], &coins[i], value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readEach reads a few coins.
+func (c *Coins) readEach(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int) error {
 	var key [coinKeySize]byte
 	for _, i := range at {
 		value, closer, err := c.db.Get(coinKey(&key, &outs[i]))
@@ -259,14 +298,31 @@ func (c *Coins) readSome(outs []bitcoin.OutPoint, coins []consensus.Coin, at []i
 		if err != nil {
 			return c.store.explain(c.dir, err)
 		}
-		d := decoder{b: value}
-		coins[i] = d.coin()
+		err = c.decode(&outs[i], &coins[i], value)
 		closer.Close()
-		if d.err != nil {
-			return fmt.Errorf("%w: coin %v:%d: %w", ErrCorrupt, outs[i].TxID, outs[i].Index, d.err)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// decode sets a coin to what the database has of it.
+func (c *Coins) decode(out *bitcoin.OutPoint, coin *consensus.Coin, value []byte) error {
+	d := decoder{b: value}
+	*coin = d.coin()
+	if d.err != nil {
+		return fmt.Errorf("%w: coin %v:%d: %w", ErrCorrupt, out.TxID, out.Index, d.err)
+	}
+	return nil
+}
+
+// compareOuts orders outpoints as their keys are ordered.
+func compareOuts(a, b *bitcoin.OutPoint) int {
+	if x := bytes.Compare(a.TxID[:], b.TxID[:]); x != 0 {
+		return x
+	}
+	return cmp.Compare(a.Index, b.Index)
 }
 
 func coinKey(key *[coinKeySize]byte, out *bitcoin.OutPoint) []byte {
