@@ -39,10 +39,12 @@ type importer struct {
 
 // importSlots bounds the blocks that are being added at once: enough to fill the pipe where they are
 // small, and little enough for memory where they are large. A block takes one, and one more for each
-// slotBytes.
+// slotBytes, but no more than mostSlots: the scripts of one block run while the next is connected and
+// one more is stored.
 const (
 	importSlots = 24
-	slotBytes   = 512 << 10
+	slotBytes   = 128 << 10
+	mostSlots   = importSlots / 3
 )
 
 // Import takes in the blocks of a file, or of all blk files of a directory (Core's -loadblock), and
@@ -350,7 +352,7 @@ func (p *parsed) parse(net *bitcoin.Network) {
 
 // add hands a block to the chain, as soon as there is a place among those that are being added.
 func (i *importer) add(ctx context.Context, p *parsed) {
-	weight := min(1+p.size/slotBytes, importSlots)
+	weight := min(1+p.size/slotBytes, mostSlots)
 	for range weight { // nobody else takes any, so this ends
 		i.slots <- struct{}{}
 	}

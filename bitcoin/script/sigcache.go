@@ -11,8 +11,9 @@ import (
 // not know the salt cannot make two of them meet. When it is full, new entries displace old ones.
 // Many goroutines may use it.
 type SigCache struct {
-	salt   [32]byte
-	shards [cacheShards]cacheShard
+	salt    [32]byte
+	buckets uint64 // of each shard
+	shards  [cacheShards]cacheShard
 }
 
 const (
@@ -23,17 +24,13 @@ const (
 // cacheShard is a part of the cache; mu guards its entries.
 type cacheShard struct {
 	mu      sync.Mutex
-	buckets [][cacheWays][32]byte
+	buckets [][cacheWays][32]byte // nil until there is an entry
 }
 
-// NewSigCache returns a cache that takes about the given memory. The salt is 32 random octets.
+// NewSigCache returns a cache that takes about the given memory, once it is used. The salt is 32 random
+// octets.
 func NewSigCache(bytes int, salt [32]byte) *SigCache {
-	c := &SigCache{salt: salt}
-	buckets := max(1, bytes/(cacheShards*cacheWays*32))
-	for i := range c.shards {
-		c.shards[i].buckets = make([][cacheWays][32]byte, buckets)
-	}
-	return c
+	return &SigCache{salt: salt, buckets: uint64(max(1, bytes/(cacheShards*cacheWays*32)))}
 }
 
 func (c *SigCache) hasECDSA(digest *[32]byte, key []byte, rs *[64]byte) bool {
@@ -71,13 +68,16 @@ func (c *SigCache) id(kind byte, digest *[32]byte, key []byte, sig *[64]byte) [3
 
 func (c *SigCache) bucket(id *[32]byte) (*cacheShard, uint64) {
 	s := &c.shards[id[0]%cacheShards]
-	return s, binary.LittleEndian.Uint64(id[8:]) % uint64(len(s.buckets))
+	return s, binary.LittleEndian.Uint64(id[8:]) % c.buckets
 }
 
 func (c *SigCache) has(id *[32]byte) bool {
 	s, i := c.bucket(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.buckets == nil {
+		return false
+	}
 	for way := range s.buckets[i] {
 		if s.buckets[i][way] == *id {
 			return true
@@ -90,6 +90,9 @@ func (c *SigCache) add(id *[32]byte) {
 	s, i := c.bucket(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.buckets == nil {
+		s.buckets = make([][cacheWays][32]byte, c.buckets)
+	}
 	b := &s.buckets[i]
 	copy(b[1:], b[:cacheWays-1])
 	b[0] = *id
