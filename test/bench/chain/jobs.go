@@ -128,6 +128,9 @@ func median[T time.Duration | float64](values []T) T {
 	return values[len(values)/2]
 }
 
+// rivals are the contestants that the first one is divided by: btcd and Bitcoin Core.
+var rivals = [...]int{1, 2}
+
 // table prints what was measured in Markdown, line by line.
 type table struct {
 	contestants []contestant
@@ -142,14 +145,16 @@ func (t *table) head() {
 			fmt.Printf("%s is not measured: %s\n\n", c.name, c.absent)
 		}
 	}
-	line = append(line, "btcd / tallypost")
+	for _, i := range rivals {
+		line = append(line, t.contestants[i].name+" / "+t.contestants[0].name)
+	}
 	fmt.Println("| " + strings.Join(line, " | ") + " |")
 	fmt.Println(strings.Repeat("|---", len(line)) + "|")
 }
 
 func (t *table) section(format string, args ...any) {
 	fmt.Printf("| **%s** |%s\n", fmt.Sprintf(format, args...),
-		strings.Repeat(" |", len(t.contestants)+1))
+		strings.Repeat(" |", len(t.contestants)+len(rivals)))
 }
 
 // row prints the values of the contestants; 0 is one that was not measured.
@@ -162,11 +167,14 @@ func (t *table) row(name string, value func(i int) float64, unit string) {
 			line = append(line, "not measured")
 		}
 	}
-	ratio := "not measured"
-	if mine, theirs := value(0), value(1); mine != 0 && theirs != 0 {
-		ratio = fmt.Sprintf("%.2f", theirs/mine)
+	for _, i := range rivals {
+		ratio := "not measured"
+		if mine, theirs := value(0), value(i); mine != 0 && theirs != 0 {
+			ratio = fmt.Sprintf("%.2f", theirs/mine)
+		}
+		line = append(line, ratio)
 	}
-	fmt.Println("| " + strings.Join(append(line, ratio), " | ") + " |")
+	fmt.Println("| " + strings.Join(line, " | ") + " |")
 }
 
 // digits writes a value with what is worth reading of it.
