@@ -66,12 +66,14 @@ func newLab(t testing.TB, count int, link memnet.Link, v2 bool, set ...func(*p2p
 func (l *lab) add(host netip.Addr, cfg p2p.Config, rules chain.Config) *labNode {
 	l.t.Helper()
 	n := &labNode{host: host}
-	store, err := blockstore.Open(blockstore.Config{Network: bitcoin.Regtest()})
+	if rules.Network == nil {
+		rules.Network = bitcoin.Regtest()
+	}
+	store, err := blockstore.Open(blockstore.Config{Network: rules.Network})
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	l.stores = append(l.stores, store)
-	rules.Network = bitcoin.Regtest()
 	if n.chain, err = chain.New(rules, store); err != nil {
 		l.t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func (a *API) snapshotAt(ctx context.Context, target chain.Entry) (back func(),
 	back = func() {}
 	if tip := a.chain.Tip(); tip.Hash != target.Hash {
 		last, pruned := a.chain.PruneHeight()
-		if pruned && last >= target.Height {
+		if keep, _ := a.chain.Pruning(); keep != 0 && pruned && last >= target.Height {
 			return nil, nil, fail(jsonrpc.MiscError, "Could not roll back to requested height since "+
 				"necessary block data is already pruned.")
 		}

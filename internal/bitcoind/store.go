@@ -18,13 +18,14 @@ func (n *Node) closeStore() error {
 }
 
 func (n *Node) diskFiles() rpc.Files {
-	return files{n.store, filepath.Join(n.cfg.DataDir, "chainstate")}
+	return files{n.store, n.chain, n.cfg.DataDir}
 }
 
 // files tells what the store takes on disk.
 type files struct {
 	store *blockstore.Store
-	coins string // directory
+	chain *chain.Chain
+	dir   string // of the data
 }
 
 // BlockBytes is as rpc.Files has it.
@@ -32,7 +33,12 @@ func (f files) BlockBytes() int64 { return f.store.Usage() }
 
 // CoinBytes is as rpc.Files has it.
 func (f files) CoinBytes() (sum int64) {
-	list, err := os.ReadDir(f.coins)
+	dir := filepath.Join(f.dir, "chainstate")
+	states := f.chain.Chainstates()
+	if states[len(states)-1].Base != (bitcoin.Hash{}) {
+		dir += "_snapshot" // where the coins of the tip are until the next start after their validation
+	}
+	list, err := os.ReadDir(dir)
 	if err != nil {
 		return 0
 	}
