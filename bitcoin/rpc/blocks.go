@@ -21,11 +21,12 @@ func (a *API) blockMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getblock", Params: "blockhash:h verbosity|verbose:v?",
 			Run: run(a.getBlock), Doc: "Returns a block: its octets in hexadecimal (verbosity 0), with the " +
 				"ids of its transactions (1), the transactions (2), or also what they spend (3)."},
-		{Category: "blockchain", Name: "getblockheader", Params: "blockhash:h verbose:b?",
+		{Category: "blockchain", Name: "getblockheader", Params: "blockhash:s verbose:b?",
 			Run: run(a.getBlockHeader), Doc: "Returns a block header, described or in hexadecimal."},
 		{Category: "blockchain", Name: "gettxoutproof", Params: "txids:a blockhash:h?",
-			Run: a.getTxOutProof,
-			Doc: "Returns a hex-encoded proof that \"txid\" was included in a block."},
+			Usage: `["txid",...] ( "blockhash" )`,
+			Run:   a.getTxOutProof,
+			Doc:   "Returns a hex-encoded proof that \"txid\" was included in a block."},
 		{Category: "blockchain", Name: "verifytxoutproof", Params: "proof:s", Run: run(a.verifyTxOutProof),
 			Doc: "Verifies that a proof points to a transaction in a block, returning the transaction it " +
 				"commits to."},
@@ -63,7 +64,11 @@ func (a *API) headerJSON(e chain.Entry) object {
 }
 
 func (a *API) getBlockHeader(c call) (any, error) {
-	e, err := a.lookup(c.Hash(0))
+	h, err := jsonrpc.ParseHash(c.String(0, ""), "hash") // as Core calls it in its errors
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.lookup(h)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +95,7 @@ func verbosity(v any, def int64) (int64, error) {
 		return 0, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type number",
 			jsonrpc.TypeName(v))
 	}
-	if !ok {
+	if !ok || n != int64(int32(n)) {
 		return 0, fail(jsonrpc.MiscError, "JSON integer out of range")
 	}
 	return n, nil

@@ -22,7 +22,7 @@ func (a *API) chainMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getbestblockhash", Run: run(func(call) (any, error) {
 			return a.chain.Tip().Hash, nil
 		}), Doc: "Returns the hash of the best (tip) block in the most-work fully-validated chain."},
-		{Category: "blockchain", Name: "getblockhash", Params: "height:i", Run: run(a.getBlockHash),
+		{Category: "blockchain", Name: "getblockhash", Params: "height:I", Run: run(a.getBlockHash),
 			Doc: "Returns hash of block in best-block-chain at height provided."},
 		{Category: "blockchain", Name: "getdifficulty", Run: run(func(call) (any, error) {
 			return bitcoin.Difficulty(a.chain.Tip().Header.Bits), nil
@@ -32,7 +32,7 @@ func (a *API) chainMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getdeploymentinfo", Params: "blockhash:h?",
 			Run: run(a.getDeploymentInfo),
 			Doc: "Returns an object containing various state info regarding deployments."},
-		{Category: "blockchain", Name: "getchaintxstats", Params: "nblocks:i? blockhash:h?",
+		{Category: "blockchain", Name: "getchaintxstats", Params: "nblocks:I? blockhash:h?",
 			Run: run(a.getChainTxStats),
 			Doc: "Compute statistics about the total number and rate of transactions in the chain."},
 		{Category: "blockchain", Name: "preciousblock", Params: "blockhash:h", Run: a.precious,
@@ -41,13 +41,13 @@ func (a *API) chainMethods() []jsonrpc.Method {
 			Doc: "Permanently marks a block as invalid, as if it violated a consensus rule."},
 		{Category: "hidden", Name: "reconsiderblock", Params: "blockhash:h", Run: a.reconsider,
 			Doc: "Removes invalidity status of a block, its ancestors and its descendants."},
-		{Category: "blockchain", Name: "waitfornewblock", Params: "timeout:i? current_tip:h?",
+		{Category: "blockchain", Name: "waitfornewblock", Params: "timeout:I? current_tip:h?",
 			Run: a.waitForNewBlock, Doc: "Waits for any new block and returns useful info about it."},
-		{Category: "blockchain", Name: "waitforblock", Params: "blockhash:h timeout:i?",
+		{Category: "blockchain", Name: "waitforblock", Params: "blockhash:h timeout:I?",
 			Run: a.waitForBlock, Doc: "Waits for a specific new block and returns useful info about it."},
-		{Category: "blockchain", Name: "waitforblockheight", Params: "height:i timeout:i?",
+		{Category: "blockchain", Name: "waitforblockheight", Params: "height:I timeout:I?",
 			Run: a.waitForHeight, Doc: "Waits for (at least) block height."},
-		{Category: "blockchain", Name: "gettxout", Params: "txid:h n:i include_mempool:b?",
+		{Category: "blockchain", Name: "gettxout", Params: "txid:h n:U include_mempool:b?",
 			Run: run(a.getTxOut), Doc: "Returns details about an unspent transaction output."},
 		{Category: "blockchain", Name: "getchainstates", Run: run(a.getChainStates),
 			Doc: "Return information about chainstates."},

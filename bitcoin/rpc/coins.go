@@ -174,8 +174,11 @@ func (a *API) scanTxOutSet(ctx context.Context, c call) (any, error) {
 		return nil, err
 	}
 	defer a.coinScan.end()
-	if !c.Has(1) {
+	if c.Len() < 2 {
 		return nil, fail(jsonrpc.MiscError, "scanobjects argument is required for the start action")
+	}
+	if !c.Has(1) {
+		return nil, fail(jsonrpc.TypeError, "JSON value of type null is not of expected type array")
 	}
 	wanted, err := a.scanObjects(c.Array(1))
 	if err != nil {

@@ -3,8 +3,8 @@ package rpc
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +18,13 @@ func (a *API) controlMethods() []jsonrpc.Method {
 			Doc: "Returns details of the RPC server: the calls that run, and where the log is."},
 		{Category: "control", Name: "help", Params: "command:s?", Run: run(a.help),
 			Doc: "List all commands, or get help for a specified command."},
-		{Category: "control", Name: "logging", Params: "include:a? exclude:a?", Run: run(a.logging),
+		{Category: "control", Name: "logging", Params: "include:a? exclude:a?",
+			Usage: `( ["include_category",...] ["exclude_category",...] )`, Run: run(a.logging),
 			Doc: "Gets and sets the logging configuration. When called without an argument, returns the list " +
 				"of categories with status that are currently being debug logged or not. When called with " +
 				"arguments, adds or removes categories from debug logging and return the lists above." +
 				a.loggingHelp()},
-		{Category: "control", Name: "stop", Params: "wait:i?", Run: a.stop,
+		{Category: "control", Name: "stop", Params: "wait:i?", Usage: " ", Run: a.stop,
 			Doc: "Request a graceful shutdown."},
 		{Category: "control", Name: "uptime", Run: run(a.uptime),
 			Doc: "Returns the total uptime of the server in seconds."},
@@ -34,9 +35,11 @@ func (a *API) controlMethods() []jsonrpc.Method {
 		{Category: "hidden", Name: "mockscheduler", Params: "delta_time:i", Run: run(a.mockScheduler),
 			Doc: "Bump the scheduler into the future (-regtest only)."},
 		{Category: "hidden", Name: "echo", Params: echoParams, Run: run(echo),
-			Doc: "Simply echo back the input arguments."},
+			Doc: "Simply echo back the input arguments. This command is for testing.\n\n" +
+				"It will return an internal bug report when arg9='trigger_internal_bug' is passed."},
 		{Category: "hidden", Name: "echojson", Params: echoParams, Run: run(echo),
-			Doc: "Simply echo back the input arguments."},
+			Doc: "Simply echo back the input arguments. This command is for testing.\n\n" +
+				"It will return an internal bug report when arg9='trigger_internal_bug' is passed."},
 		{Category: "hidden", Name: "echoipc", Params: "arg:s", Run: run(func(c call) (any, error) {
 			return c.String(0, ""), nil
 		}), Doc: "Echo back the input argument. This command is for testing."},
@@ -46,9 +49,15 @@ func (a *API) controlMethods() []jsonrpc.Method {
 	}
 }
 
+// bugArgument as the last one makes echo fail as a method with a bug does: for tests of what becomes of that.
+const bugArgument = "trigger_internal_bug"
+
 const echoParams = "arg0:v? arg1:v? arg2:v? arg3:v? arg4:v? arg5:v? arg6:v? arg7:v? arg8:v? arg9:v?"
 
 func echo(c call) (any, error) {
+	if c.String(9, "") == bugArgument {
+		panic(fmt.Sprintf("request.params[9].get_str() != %q", bugArgument))
+	}
 	out := []any{}
 	for i := range c.Len() {
 		out = append(out, c.Any(i))
@@ -122,12 +131,9 @@ func (a *API) uptime(call) (any, error) {
 func (a *API) memoryInfo(c call) (any, error) {
 	switch mode := c.String(0, "stats"); mode {
 	case "stats":
-		// There is no locked pool: what Core keeps there are keys.
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
+		// Nothing is locked: Core keeps the keys of wallets there, and this node has none.
 		return object{{"locked", object{{"used", int64(0)}, {"free", int64(0)}, {"total", int64(0)},
-			{"locked", int64(0)}, {"chunks_used", int64(0)}, {"chunks_free", int64(0)}}},
-			{"heap", object{{"used", m.HeapAlloc}, {"total", m.HeapSys}}}}, nil
+			{"locked", int64(0)}, {"chunks_used", int64(0)}, {"chunks_free", int64(0)}}}}, nil
 	case "mallocinfo":
 		return nil, fail(jsonrpc.InvalidParameter, "mallocinfo mode not available")
 	default:

@@ -18,8 +18,9 @@ func (a *API) descriptorMethods() []jsonrpc.Method {
 		{Category: "util", Name: "deriveaddresses", Params: "descriptor:s range:v?",
 			Run: run(a.deriveAddresses),
 			Doc: "Derives one or more addresses corresponding to an output descriptor."},
-		{Category: "util", Name: "createmultisig", Params: "nrequired:i keys:a address_type:s?",
-			Run: run(a.createMultisig),
+		{Category: "util", Name: "createmultisig", Params: "nrequired:I keys:a address_type:s?",
+			Usage: `nrequired ["key",...] ( "address_type" )`,
+			Run:   run(a.createMultisig),
 			Doc: "Creates a multi-signature address with n signatures of m keys required. It returns a json " +
 				"object with the address and redeemScript."},
 	}

@@ -29,8 +29,9 @@ func (a *API) mempoolMethods() []jsonrpc.Method {
 			Run: a.relatives((*mempool.Pool).Descendants),
 			Doc: "If txid is in the mempool, returns all in-mempool descendants."},
 		{Category: "blockchain", Name: "gettxspendingprevout", Params: "outputs:a",
-			Run: run(a.getTxSpendingPrevout),
-			Doc: "Scans the mempool to find transactions spending any of the given outputs."},
+			Usage: `[{"txid":"hex","vout":n},...]`,
+			Run:   run(a.getTxSpendingPrevout),
+			Doc:   "Scans the mempool to find transactions spending any of the given outputs."},
 		{Category: "blockchain", Name: "savemempool", Run: run(a.saveMempool),
 			Doc: "Dumps the mempool to disk. It will fail until the previous dump is fully loaded."},
 		{Category: "blockchain", Name: "importmempool", Params: "filepath:s options:o? " +

@@ -21,26 +21,29 @@ const defaultMaxTries = 1_000_000
 
 func (a *API) miningMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
-		{Category: "hidden", Name: "generatetoaddress", Params: "nblocks:i address:s maxtries:i?",
+		{Category: "hidden", Name: "generatetoaddress", Params: "nblocks:I address:s maxtries:I?",
 			Run: a.generateToAddress, Doc: "Mine to a specified address and return the block hashes."},
-		{Category: "hidden", Name: "generatetodescriptor", Params: "num_blocks:i descriptor:s maxtries:i?",
+		{Category: "hidden", Name: "generatetodescriptor", Params: "num_blocks:I descriptor:s maxtries:u?",
 			Run: a.generateToDescriptor,
 			Doc: "Mine to a specified descriptor and return the block hashes."},
 		{Category: "hidden", Name: "generateblock", Params: "output:s transactions:a submit:b?",
-			Run: a.generateBlock, Doc: "Mine a set of ordered transactions to a specified address or " +
+			Usage: `"output" ["rawtx/txid",...] ( submit )`,
+			Run:   a.generateBlock, Doc: "Mine a set of ordered transactions to a specified address or " +
 				"descriptor and return the block hash."},
 		{Category: "hidden", Name: "generate", Run: run(func(c call) (any, error) {
 			return nil, fail(jsonrpc.MethodNotFound, "%s", c.Help())
 		}), Doc: "has been replaced by the -generate cli option. Refer to -help for more information."},
-		{Category: "mining", Name: "submitblock", Params: "hexdata:s dummy:v?", Run: a.submitBlock,
+		{Category: "mining", Name: "submitblock", Params: "hexdata:s dummy:v?", Usage: `"hexdata" ( "dummy" )`,
+			Run: a.submitBlock,
 			Doc: "Attempts to submit new block to network."},
 		{Category: "mining", Name: "submitheader", Params: "hexdata:s", Run: run(a.submitHeader),
 			Doc: "Decode the given hexdata as a header and submit it as a candidate chain tip if valid."},
-		{Category: "mining", Name: "getblocktemplate", Params: "template_request:o?",
-			Run: a.getBlockTemplate, Doc: "Returns data needed to construct a block to work on (BIP 22)."},
+		{Category: "mining", Name: "getblocktemplate", Params: "template_request:o",
+			Usage: `{"mode":"str","capabilities":["str",...],"rules":["segwit","str",...],"longpollid":"str","data":"hex"}`,
+			Run:   a.getBlockTemplate, Doc: "Returns data needed to construct a block to work on (BIP 22)."},
 		{Category: "mining", Name: "getmininginfo", Run: run(a.getMiningInfo),
 			Doc: "Returns a json object containing mining-related information."},
-		{Category: "mining", Name: "getnetworkhashps", Params: "nblocks:i? height:i?",
+		{Category: "mining", Name: "getnetworkhashps", Params: "nblocks:I? height:I?",
 			Run: run(a.getNetworkHashPS),
 			Doc: "Returns the estimated network hashes per second based on the last n blocks."},
 		{Category: "mining", Name: "prioritisetransaction", Params: "txid:h dummy:n? fee_delta:i",

@@ -53,7 +53,7 @@ func (a *API) netMethods() []jsonrpc.Method {
 		{Category: "network", Name: "clearbanned", Run: run(func(call) (any, error) {
 			return nil, a.p2p.Bans().Clear(a.now())
 		}), Doc: "Clear all banned IPs."},
-		{Category: "network", Name: "getnodeaddresses", Params: "count:i? network:s?",
+		{Category: "network", Name: "getnodeaddresses", Params: "count:I? network:s?",
 			Run: run(a.getNodeAddresses),
 			Doc: "Return known addresses, after filtering for quality and recency."},
 		{Category: "network", Name: "getaddrmaninfo", Run: run(a.getAddrmanInfo),

@@ -29,9 +29,11 @@ func (a *API) rawMethods() []jsonrpc.Method {
 		{Category: "rawtransactions", Name: "decodescript", Params: "hexstring:s",
 			Run: run(a.decodeScript), Doc: "Decode a hex-encoded script."},
 		{Category: "rawtransactions", Name: "createrawtransaction",
-			Params: "inputs:a outputs:v locktime:i? replaceable:b? version:i?",
-			Run:    run(a.createRawTransaction),
-			Doc:    "Create a transaction spending the given inputs and creating new outputs."},
+			Params: "inputs:a outputs:v locktime:i? replaceable:b? version:U?",
+			Usage: `[{"txid":"hex","vout":n,"sequence":n},...] [{"address":amount,...},{"data":"hex"},...] ` +
+				`( locktime replaceable version )`,
+			Run: run(a.createRawTransaction),
+			Doc: "Create a transaction spending the given inputs and creating new outputs."},
 	}
 }
 

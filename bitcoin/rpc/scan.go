@@ -17,12 +17,14 @@ import (
 func (a *API) scanMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
 		{Category: "blockchain", Name: "scanblocks",
-			Params: "action:s scanobjects[]:a? start_height:i? stop_height:i? filtertype:s? options:o? " +
+			Params: "action:s scanobjects[]:a? start_height:I? stop_height:I? filtertype:s? options:o? " +
 				"options.filter_false_positives:b?", Run: a.scanBlocks,
 			Doc: "Return relevant blockhashes for given descriptors (requires blockfilterindex). This call " +
 				"may take several minutes. Make sure to use no RPC timeout (bitcoin-cli -rpcclienttimeout=0)"},
 		{Category: "blockchain", Name: "getdescriptoractivity",
-			Params: "blockhashes:a scanobjects[]:a include_mempool:b?", Run: run(a.getDescriptorActivity),
+			Params: "blockhashes:a scanobjects[]:a include_mempool:b?",
+			Usage:  `["blockhash",...] [scanobjects,...] ( include_mempool )`,
+			Run:    run(a.getDescriptorActivity),
 			Doc: "Get spend and receive activity associated with a set of descriptors for a set of blocks. " +
 				"This command pairs well with the `relevant_blocks` output of `scanblocks()`."},
 	}
@@ -108,7 +110,7 @@ func (a *API) scanBlocks(ctx context.Context, c call) (any, error) {
 		return nil, err
 	}
 	if !c.Has(1) {
-		return nil, fail(jsonrpc.MiscError, "scanobjects argument is required for the start action")
+		return nil, fail(jsonrpc.TypeError, "JSON value of type null is not of expected type array")
 	}
 	wanted, err := a.scanObjects(c.Array(1))
 	if err != nil {

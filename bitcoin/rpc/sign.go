@@ -17,10 +17,14 @@ import (
 func (a *API) signMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
 		{Category: "rawtransactions", Name: "signrawtransactionwithkey",
-			Params: "hexstring:s privkeys:a prevtxs:a? sighashtype:s?", Run: run(a.signRawTransaction),
+			Params: "hexstring:s privkeys:a prevtxs:a? sighashtype:s?",
+			Usage: `"hexstring" ["privatekey",...] ( [{"txid":"hex","vout":n,"scriptPubKey":"hex",` +
+				`"redeemScript":"hex","witnessScript":"hex","amount":amount},...] "sighashtype" )`,
+			Run: run(a.signRawTransaction),
 			Doc: "Sign inputs for raw transaction (serialized, hex-encoded)."},
 		{Category: "rawtransactions", Name: "combinerawtransaction", Params: "txs:a",
-			Run: run(a.combineRawTransaction), Doc: "Combine multiple partially signed transactions into one " +
+			Usage: `["hexstring",...]`,
+			Run:   run(a.combineRawTransaction), Doc: "Combine multiple partially signed transactions into one " +
 				"transaction."},
 	}
 }

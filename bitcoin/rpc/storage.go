@@ -12,13 +12,14 @@ import (
 
 func (a *API) storageMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
-		{Category: "blockchain", Name: "pruneblockchain", Params: "height:i", Run: a.pruneBlockchain,
+		{Category: "blockchain", Name: "pruneblockchain", Params: "height:I", Run: a.pruneBlockchain,
 			Doc: "Attempts to delete block and undo data up to a specified height or timestamp, if eligible " +
 				"for pruning. Requires -prune to be enabled at startup."},
-		{Category: "blockchain", Name: "verifychain", Params: "checklevel:i? nblocks:i?",
+		{Category: "blockchain", Name: "verifychain", Params: "checklevel:I? nblocks:I?",
 			Run: a.verifyChain, Doc: "Verifies blockchain database."},
 		{Category: "blockchain", Name: "dumptxoutset", Params: "path:s type:s? options:o? options.rollback:v?",
-			Run: a.dumpTxOutSet, Doc: "Write the serialized UTXO set to a file, as of the tip (type " +
+			Usage: `"path" ( "type" {"rollback":n,...} )`,
+			Run:   a.dumpTxOutSet, Doc: "Write the serialized UTXO set to a file, as of the tip (type " +
 				"latest) or of a block before it (rollback), to which the node goes back meanwhile."},
 		{Category: "blockchain", Name: "loadtxoutset", Params: "path:s", Run: a.loadTxOutSet,
 			Doc: "Load the serialized UTXO set from a file: the node goes on from there at once, and " +

@@ -19,10 +19,12 @@ func (a *API) submitMethods() []jsonrpc.Method {
 			Params: "hexstring:s maxfeerate:m? maxburnamount:m?", Run: a.sendRawTransaction,
 			Doc: "Submit a raw transaction (serialized, hex-encoded) to local node and network."},
 		{Category: "rawtransactions", Name: "testmempoolaccept", Params: "rawtxs:a maxfeerate:m?",
-			Run: a.testMempoolAccept, Doc: "Returns result of mempool acceptance tests indicating if raw " +
+			Usage: `["rawtx",...] ( maxfeerate )`,
+			Run:   a.testMempoolAccept, Doc: "Returns result of mempool acceptance tests indicating if raw " +
 				"transaction(s) (serialized, hex-encoded) would be accepted by mempool."},
 		{Category: "rawtransactions", Name: "submitpackage",
-			Params: "package:a maxfeerate:m? maxburnamount:m?", Run: a.submitPackage,
+			Params: "package:a maxfeerate:m? maxburnamount:m?", Usage: `["rawtx",...] ( maxfeerate maxburnamount )`,
+			Run: a.submitPackage,
 			Doc: "Submit a package of raw transactions (serialized, hex-encoded) to local node."},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
@@ -134,14 +135,17 @@ func (c *cli) ask(ctx context.Context, list []request, batch bool, wallet *strin
 // unreached says that a server could not be talked to, with the code and the words of the library that
 // Core uses.
 func unreached(host string, port uint16, err error) error {
-	code, text := 1, "EOF reached"
+	why := ` (error code 1 - "EOF reached")`
 	var t interface{ Timeout() bool }
-	if errors.As(err, &t) && t.Timeout() {
-		code, text = 0, "timeout reached"
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = ""
+	case errors.As(err, &t) && t.Timeout():
+		why = ` (error code 0 - "timeout reached")`
 	}
-	return fmt.Errorf("Could not connect to the server %s:%d (error code %d - \"%s\")\n\n"+
+	return fmt.Errorf("Could not connect to the server %s:%d%s\n\n"+
 		"Make sure the bitcoind server is running and that you are connecting to the correct RPC port.\n"+
-		"Use \"bitcoin-cli -help\" for more info.", host, port, code, text)
+		"Use \"bitcoin-cli -help\" for more info.", host, port, why)
 }
 
 // read reads what the server answered.

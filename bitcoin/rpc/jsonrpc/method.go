@@ -19,6 +19,9 @@ type Kind byte
 const (
 	KindString Kind = 's'
 	KindInt    Kind = 'i' // a whole number that fits 64 bits
+	KindInt32  Kind = 'I' // one that fits 32 bits
+	KindUint32 Kind = 'U' // one that fits 32 bits and is not negative
+	KindUint   Kind = 'u' // one that fits 63 bits and is not negative
 	KindNumber Kind = 'n'
 	KindBool   Kind = 'b'
 	KindArray  Kind = 'a'
@@ -47,8 +50,10 @@ type Method struct {
 	// "[]" behind the name of what help is to show as a list,
 	// "|" before another name, and "object.member:kind" for members of an object that may be given by name.
 	Params string
-	Doc    string // a sentence or more for help
-	Run    func(ctx context.Context, c *Call) (any, error)
+	// Usage is the first line of help behind the name, where Params does not tell it.
+	Usage string
+	Doc   string // a sentence or more for help
+	Run   func(ctx context.Context, c *Call) (any, error)
 
 	params []Param
 }
@@ -76,6 +81,9 @@ func (m *Method) Parameters() []Param { return parseParams(m.Params) }
 
 // usage returns the first line of the method's help.
 func (m *Method) usage() string {
+	if m.Usage != "" {
+		return strings.TrimSpace(m.Name + " " + m.Usage)
+	}
 	var b strings.Builder
 	b.WriteString(m.Name)
 	open := false
@@ -108,7 +116,54 @@ func (m *Method) usage() string {
 
 // help returns all there is to say about the method.
 func (m *Method) help() string {
-	return m.usage() + "\n\n" + m.Doc + "\n"
+	return m.usage() + "\n\n" + m.Doc + "\n" + m.arguments()
+}
+
+// arguments lists the parameters, each with its kind, members of objects below these.
+func (m *Method) arguments() string {
+	var lines [][2]string
+	width, number := 0, 0
+	for _, p := range m.params {
+		name := "     " + p.Names[0]
+		if p.Of == "" {
+			number++
+			name = fmt.Sprintf("%d. %s", number, p.Names[0])
+		}
+		need := "required"
+		if p.Optional {
+			need = "optional"
+		}
+		lines = append(lines, [2]string{name, "(" + p.Kind.helpName() + ", " + need + ")"})
+		width = max(width, len(name))
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\nArguments:\n")
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%-*s    %s\n", width, l[0], l[1])
+	}
+	return b.String()
+}
+
+// helpName is what help calls a kind.
+func (k Kind) helpName() string {
+	switch k {
+	case KindInt, KindInt32, KindUint32, KindUint, KindNumber:
+		return "numeric"
+	case KindBool:
+		return "boolean"
+	case KindArray:
+		return "json array"
+	case KindObject:
+		return "json object"
+	case KindAmount:
+		return "numeric or string"
+	case KindAny:
+		return "json"
+	}
+	return "string"
 }
 
 // Call is one call of a method, whose arguments are of the kinds that it asks for.
@@ -237,7 +292,7 @@ func TypeName(v any) string {
 
 func (k Kind) typeName() string {
 	switch k {
-	case KindInt, KindNumber:
+	case KindInt, KindInt32, KindUint32, KindUint, KindNumber:
 		return "number"
 	case KindBool:
 		return "bool"
@@ -294,6 +349,20 @@ func mismatch(v any, k Kind) string {
 	return fmt.Sprintf("JSON value of type %s is not of expected type %s", TypeName(v), k.typeName())
 }
 
+// fits reports whether a number is in the range of a kind.
+func (k Kind) fits(s string) bool {
+	n, err := strconv.ParseInt(s, 10, 64)
+	switch k {
+	case KindInt32:
+		return err == nil && n == int64(int32(n))
+	case KindUint32:
+		return err == nil && n == int64(uint32(n))
+	case KindUint:
+		return err == nil && n >= 0
+	}
+	return err == nil
+}
+
 func (m *Method) checkRanges(args []any) error {
 	i := 0
 	for _, p := range m.params {
@@ -302,11 +371,9 @@ func (m *Method) checkRanges(args []any) error {
 		}
 		if i < len(args) && args[i] != nil {
 			switch p.Kind {
-			case KindInt:
-				if n, ok := args[i].(json.Number); ok {
-					if _, err := strconv.ParseInt(string(n), 10, 64); err != nil {
-						return Errorf(MiscError, "JSON integer out of range")
-					}
+			case KindInt, KindInt32, KindUint32, KindUint:
+				if n, ok := args[i].(json.Number); ok && !p.Kind.fits(string(n)) {
+					return Errorf(MiscError, "JSON integer out of range")
 				}
 			case KindHash:
 				if _, err := ParseHash(args[i], p.Names[0]); err != nil {

@@ -299,7 +299,7 @@ func (s *Server) Call(ctx context.Context, r *Request) (result any, err error) {
 		s.mu.Unlock()
 		if p := recover(); p != nil {
 			s.cfg.Log.Error("panic in an RPC method", "method", r.Method, "panic", p)
-			result, err = nil, Errorf(InternalError, "Internal bug detected: %v", p)
+			result, err = nil, Errorf(MiscError, "Internal bug detected: %v", p)
 		}
 	}()
 	s.cfg.Log.Debug(fmt.Sprintf("ThreadRPCServer method=%s user=%s", r.Method, r.User), "cat", "rpc")

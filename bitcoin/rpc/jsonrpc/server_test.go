@@ -100,7 +100,7 @@ func TestVersions(t *testing.T) {
 			`[{"result":[],"error":null,"id":1},{"result":null,"error":{"code":-32600,"message":"Missing method"},"id":2},` +
 				`{"jsonrpc":"2.0","error":{"code":-8,"message":"out of range"},"id":3}]`},
 		{`{"method":"plain","id":1}`, 500, `{"result":null,"error":{"code":-1,"message":"some failure"},"id":1}`},
-		{`{"method":"crash","id":1}`, 500, `{"result":null,"error":{"code":-32603,"message":"Internal bug detected: a bug"},"id":1}`},
+		{`{"method":"crash","id":1}`, 500, `{"result":null,"error":{"code":-1,"message":"Internal bug detected: a bug"},"id":1}`},
 	} {
 		if status, got := post("u", row.body); status != row.status || got != row.want {
 			t.Errorf("%s\n got %d %s\nwant %d %s", row.body, status, got, row.status, row.want)

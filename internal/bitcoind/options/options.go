@@ -111,7 +111,11 @@ func (o *Options) interpret(k key, text string, given bool) (value, error) {
 // first argument that is none, and that and all behind it become Rest; else such an argument is an error.
 func (o *Options) ParseCommandLine(args []string, rest bool) error {
 	for i, arg := range args {
-		if arg == "-" {
+		if arg == "-" { // the end of the options; others that follow are passed over
+			o.Rest = slices.Clone(args[i:])
+			for len(o.Rest) > 0 && strings.HasPrefix(o.Rest[0], "-") {
+				o.Rest = o.Rest[1:]
+			}
 			break
 		}
 		name, text, given := strings.Cut(arg, "=")

@@ -153,3 +153,18 @@ func FuzzConf(f *testing.F) {
 		}
 	})
 }
+
+// TestEndOfOptions: behind a single dash there are no options, and those that stand there are passed over.
+func TestEndOfOptions(t *testing.T) {
+	for _, row := range []struct{ args, want string }{
+		{"-server=0 - getblockhash -1", "getblockhash -1"},
+		{"- -server=0 -x stop", "stop"},
+		{"-", ""},
+		{"getblockhash - 1", "getblockhash - 1"},
+	} {
+		o := New(Bitcoind())
+		if err := o.ParseCommandLine(strings.Fields(row.args), true); err != nil || strings.Join(o.Rest, " ") != row.want {
+			t.Errorf("%s: %q %v", row.args, o.Rest, err)
+		}
+	}
+}
