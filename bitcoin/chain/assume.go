@@ -301,14 +301,13 @@ func (c *Chain) rejectSnapshot() error {
 	c.behind.Store(false)
 	c.changed()
 	c.mu.Unlock()
-	text := fmt.Sprintf("Bitcoin Core failed to validate the -assumeutxo snapshot state. This indicates a "+
+	text := fmt.Sprintf("Tallypost failed to validate the -assumeutxo snapshot state. This indicates a "+
 		"hardware problem, or a bug in the software, or a bad software modification that allowed an invalid "+
 		"snapshot to be loaded. As a result of this, the node will shut down and stop using any state that was "+
 		"built on the snapshot, resetting the chain height from %d to %d. On the next restart, the node will "+
-		"resume syncing from %d without using any snapshot data. Please report this incident to "+
-		"https://github.com/bitcoin/bitcoin/issues, including how you obtained the snapshot. The invalid "+
-		"snapshot chainstate will be left on disk in case it is helpful in diagnosing the issue that caused "+
-		"this error.", tip, base, base)
+		"resume syncing from %d without using any snapshot data. Please report this incident, including how "+
+		"you obtained the snapshot. The invalid snapshot chainstate will be left on disk in case it is helpful "+
+		"in diagnosing the issue that caused this error.", tip, base, base)
 	c.cfg.Log.Error("[snapshot] !!! " + text)
 	c.cfg.Log.Error("[snapshot] deleting snapshot, reverting to validated chain, and stopping node")
 	if err := c.store.RejectAssumed(); err != nil {
