@@ -165,7 +165,7 @@ func (x *Index) Wait(ctx context.Context) bool {
 			return false
 		}
 		if at.Hash == tip.Hash {
-			return true
+			return !x.cfg.Chain.BackgroundSync() // else it has all that was validated, and not the tip
 		}
 		select {
 		case <-changed:

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tallypost/tallypost/bitcoin"
+	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
@@ -22,8 +23,10 @@ func (a *API) spentBy(e chain.Entry) (consensus.Spent, error) {
 	switch {
 	case err == nil:
 		return u, nil
-	case errors.Is(err, chain.ErrNoUndo):
+	case errors.Is(err, chain.ErrNoUndo) && e.Status&blockstore.HaveData == 0 && e.Txs > 0:
 		return u, fail(jsonrpc.MiscError, "Undo data not available (pruned data)")
+	case errors.Is(err, chain.ErrNoUndo):
+		return u, fail(jsonrpc.MiscError, "Undo data not available")
 	}
 	return u, fail(jsonrpc.InternalError, "Undo data expected but can't be read. This could be due to disk "+
 		"corruption or a conflict with a pruning event.")

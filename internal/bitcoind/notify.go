@@ -67,6 +67,9 @@ func (n *Node) notifyBlocks(ctx context.Context) {
 			if n.p2p.InitialDownload() || ctx.Err() != nil {
 				break
 			}
+			if e.Txs == 0 {
+				continue // came with a snapshot, and never as a block
+			}
 			var commands []string
 			for _, c := range n.cfg.Notify.Block {
 				commands = append(commands, strings.ReplaceAll(c, "%s", e.Hash.String()))
