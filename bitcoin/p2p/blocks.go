@@ -28,6 +28,9 @@ func (n *Node) onBlock(ctx context.Context, p *Peer, b *bitcoin.Block) {
 		n.releaseBlock(hash, p)
 		return
 	}
+	if known && n.onBody(p, b, hash) {
+		return
+	}
 	n.mu.Lock()
 	requested := len(n.blocks.inFlight[hash]) > 0
 	n.noteSource(hash, blockSource{peer: p.id, mayPunish: true})

@@ -119,6 +119,7 @@ type Peer struct {
 	weWantCompact    bool // high bandwidth: we asked it
 
 	filterQuestion *filterQuestion // that waits for an answer
+	bodyQuestion   *bodyQuestion   // likewise
 
 	// transactions
 	txRelay     bool // the structure exists: transactions may be announced

@@ -229,6 +229,8 @@ func (n *Node) onNotFound(p *Peer, m *wire.NotFound) {
 	for _, item := range m.Items {
 		if item.IsTx() {
 			n.txs.requests.answered(p.id, item.Hash)
+		} else {
+			p.noBody(item.Hash)
 		}
 	}
 }

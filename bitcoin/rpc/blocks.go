@@ -11,6 +11,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 	"github.com/tallypost/tallypost/bitcoin/descriptor"
+	"github.com/tallypost/tallypost/bitcoin/p2p"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/script"
 	"github.com/tallypost/tallypost/bitcoin/wire"
@@ -19,7 +20,7 @@ import (
 func (a *API) blockMethods() []jsonrpc.Method {
 	return []jsonrpc.Method{
 		{Category: "blockchain", Name: "getblock", Params: "blockhash:h verbosity|verbose:v?",
-			Run: run(a.getBlock), Doc: "Returns a block: its octets in hexadecimal (verbosity 0), with the " +
+			Run: a.getBlock, Doc: "Returns a block: its octets in hexadecimal (verbosity 0), with the " +
 				"ids of its transactions (1), the transactions (2), or also what they spend (3)."},
 		{Category: "blockchain", Name: "getblockheader", Params: "blockhash:s verbose:b?",
 			Run: run(a.getBlockHeader), Doc: "Returns a block header, described or in hexadecimal."},
@@ -101,10 +102,25 @@ func verbosity(v any, def int64) (int64, error) {
 	return n, nil
 }
 
+// blockBytes returns the octets of a block. A node that keeps headers alone asks its peers for it.
+func (a *API) blockBytes(ctx context.Context, e chain.Entry) ([]byte, error) {
+	raw, err := a.chain.RawBlock(e.Hash)
+	if a.p2p == nil || !a.chain.HeadersOnly() || !errors.Is(err, chain.ErrNoData) {
+		return raw, err
+	}
+	b, err := a.p2p.FetchBody(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return b.Append(nil), nil
+}
+
 // rawBlock returns the octets of a block, or an error for the caller.
-func (a *API) rawBlock(e chain.Entry) ([]byte, error) {
-	b, err := a.chain.RawBlock(e.Hash)
+func (a *API) rawBlock(ctx context.Context, e chain.Entry) ([]byte, error) {
+	b, err := a.blockBytes(ctx, e)
 	switch {
+	case errors.Is(err, p2p.ErrNoBlock):
+		return nil, fail(jsonrpc.MiscError, "Block not available (%v)", err)
 	case errors.Is(err, chain.ErrPruned):
 		return nil, fail(jsonrpc.MiscError, "Block not available (pruned data)")
 	case errors.Is(err, chain.ErrNoData):
@@ -115,7 +131,7 @@ func (a *API) rawBlock(e chain.Entry) ([]byte, error) {
 	return b, nil
 }
 
-func (a *API) getBlock(c call) (any, error) {
+func (a *API) getBlock(ctx context.Context, c call) (any, error) {
 	v, err := verbosity(c.Any(1), 1)
 	if err != nil {
 		return nil, err
@@ -124,7 +140,7 @@ func (a *API) getBlock(c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := a.rawBlock(e)
+	raw, err := a.rawBlock(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +155,7 @@ func (a *API) getBlock(c call) (any, error) {
 }
 
 func (a *API) blockJSON(e chain.Entry, b *bitcoin.Block, v int64) (any, error) {
+	e.Txs = uint32(len(b.Txs)) // not known of a header alone
 	o := a.headerJSON(e)
 	o.Set("strippedsize", b.BaseSize()).Set("size", b.Size()).Set("weight", b.Weight())
 	txs := make([]any, 0, len(b.Txs))
@@ -283,7 +300,7 @@ func (a *API) getTxOutProof(ctx context.Context, c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := a.parsedBlock(e)
+	b, err := a.parsedBlock(ctx, e)
 	if err != nil {
 		return nil, err
 	}

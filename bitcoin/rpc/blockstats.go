@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 
@@ -33,8 +34,8 @@ func (a *API) spentBy(e chain.Entry) (consensus.Spent, error) {
 }
 
 // parsedBlock returns a block, or an error for the caller.
-func (a *API) parsedBlock(e chain.Entry) (*bitcoin.Block, error) {
-	raw, err := a.rawBlock(e)
+func (a *API) parsedBlock(ctx context.Context, e chain.Entry) (*bitcoin.Block, error) {
+	raw, err := a.rawBlock(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -162,12 +163,12 @@ func (s *blockStats) percentiles() []any {
 	return out
 }
 
-func (a *API) getBlockStats(c call) (any, error) {
+func (a *API) getBlockStats(ctx context.Context, c call) (any, error) {
 	e, err := a.hashOrHeight(c.Any(0))
 	if err != nil {
 		return nil, err
 	}
-	b, err := a.parsedBlock(e)
+	b, err := a.parsedBlock(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (a *API) indexMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getblockfilter", Params: "blockhash:h filtertype:s?",
 			Run: a.getBlockFilter, Doc: "Retrieve a BIP 157 content filter for a particular block."},
 		{Category: "blockchain", Name: "getblockstats", Params: "hash_or_height:v stats:a?",
-			Run: run(a.getBlockStats), Doc: "Compute per block statistics for a given window. All amounts " +
+			Run: a.getBlockStats, Doc: "Compute per block statistics for a given window. All amounts " +
 				"are in satoshis. It won't work for some heights with pruning."},
 	}
 }
@@ -70,7 +70,27 @@ func (a *API) filters(kind string) (*index.FilterIndex, error) {
 	return x, nil
 }
 
+// filtersOfPeers reports whether filters are those that peers have: the node has no blocks to make its own of.
+func (a *API) filtersOfPeers() bool { return a.p2p != nil && a.filterIndex() == nil && a.chain.HeadersOnly() }
+
+// fetchedFilter is getblockfilter where filters are those that peers have. The header of the filter is what
+// up to three peers agree on.
+func (a *API) fetchedFilter(ctx context.Context, hash bitcoin.Hash) (any, error) {
+	e, err := a.lookup(hash)
+	if err != nil {
+		return nil, err
+	}
+	f, err := a.p2p.FetchFilter(ctx, e)
+	if err != nil {
+		return nil, fail(jsonrpc.MiscError, "Filter not found. %v", err)
+	}
+	return object{{"filter", jsonrpc.Hex(f.Filter)}, {"header", f.Header}}, nil
+}
+
 func (a *API) getBlockFilter(ctx context.Context, c call) (any, error) {
+	if c.String(1, "basic") == "basic" && a.filtersOfPeers() {
+		return a.fetchedFilter(ctx, c.Hash(0))
+	}
 	x, err := a.filters(c.String(1, "basic"))
 	if err != nil {
 		return nil, err

@@ -62,8 +62,8 @@ func (a *API) getRawTransaction(ctx context.Context, c call) (any, error) {
 		o.Set("in_active_chain", in.Active)
 	}
 	var spent *consensus.Spent
-	if in != nil && v >= 2 {
-		if _, spent, err = a.txInBlock(*in, txid, true); err != nil {
+	if in != nil && v >= 2 && in.Status&blockstore.HaveUndo != 0 {
+		if _, spent, err = a.txInBlock(ctx, *in, txid, true); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +95,7 @@ func (a *API) findTx(ctx context.Context, c call, txid bitcoin.Hash) (*bitcoin.T
 		if !ok {
 			return nil, nil, fail(jsonrpc.InvalidAddressOrKey, "Block hash not found")
 		}
-		tx, _, err := a.txInBlock(e, txid, false)
+		tx, _, err := a.txInBlock(ctx, e, txid, false)
 		return tx, &e, err
 	}
 	ready := false
@@ -132,9 +132,13 @@ func (a *API) poolTx(txid bitcoin.Hash) (tx *bitcoin.Tx) {
 }
 
 // txInBlock returns a transaction of a block, and what it spends if that is wanted and known.
-func (a *API) txInBlock(e chain.Entry, txid bitcoin.Hash, withSpent bool) (*bitcoin.Tx, *consensus.Spent,
-	error) {
-	b, err := a.chain.Block(e.Hash)
+func (a *API) txInBlock(ctx context.Context, e chain.Entry, txid bitcoin.Hash, withSpent bool) (*bitcoin.Tx,
+	*consensus.Spent, error) {
+	raw, err := a.blockBytes(ctx, e)
+	if err != nil {
+		return nil, nil, fail(jsonrpc.MiscError, "Block not available")
+	}
+	b, err := bitcoin.ParseBlock(raw)
 	if err != nil {
 		return nil, nil, fail(jsonrpc.MiscError, "Block not available")
 	}

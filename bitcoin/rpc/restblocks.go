@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/chain"
 	"github.com/tallypost/tallypost/bitcoin/consensus"
 	"github.com/tallypost/tallypost/bitcoin/index"
+	"github.com/tallypost/tallypost/bitcoin/p2p"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 )
 
@@ -47,7 +49,7 @@ func (a *API) restTx(r *restRequest) (*restAnswer, error) {
 }
 
 // restEntry finds a block, and says so where it is not here.
-func (a *API) restEntry(s string) (chain.Entry, []byte, error) {
+func (a *API) restEntry(ctx context.Context, s string) (chain.Entry, []byte, error) {
 	h, err := restHash(s)
 	if err != nil {
 		return chain.Entry{}, nil, err
@@ -56,8 +58,10 @@ func (a *API) restEntry(s string) (chain.Entry, []byte, error) {
 	if !ok {
 		return e, nil, restError(http.StatusNotFound, "%s not found", s)
 	}
-	raw, err := a.chain.RawBlock(h)
+	raw, err := a.blockBytes(ctx, e)
 	switch {
+	case errors.Is(err, p2p.ErrNoBlock):
+		return e, nil, restError(http.StatusNotFound, "%s not available (%v)", s, err)
 	case errors.Is(err, chain.ErrPruned):
 		return e, nil, restError(http.StatusNotFound, "%s not available (pruned data)", s)
 	case errors.Is(err, chain.ErrNoData):
@@ -69,7 +73,7 @@ func (a *API) restEntry(s string) (chain.Entry, []byte, error) {
 }
 
 func (a *API) restBlock(r *restRequest, verbosity int64) (*restAnswer, error) {
-	e, raw, err := a.restEntry(r.path)
+	e, raw, err := a.restEntry(r.ctx, r.path)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +97,7 @@ func (a *API) restBlockPart(r *restRequest) (*restAnswer, error) {
 			return nil, restError(http.StatusBadRequest, "Block part %s missing or invalid", name)
 		}
 	}
-	_, raw, err := a.restEntry(r.path)
+	_, raw, err := a.restEntry(r.ctx, r.path)
 	if err != nil {
 		return nil, err
 	}
@@ -219,19 +223,9 @@ func (a *API) restFilter(r *restRequest) (*restAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := a.restFilterIndex(parts[0])
+	filter, err := a.restFilterOf(r.ctx, parts[0], h)
 	if err != nil {
 		return nil, err
-	}
-	e, ok := a.chain.Lookup(h)
-	if !ok {
-		return nil, restError(http.StatusNotFound, "%s not found", parts[1])
-	}
-	ready := x.Wait(r.ctx)
-	filter, err := x.Read(h)
-	if err != nil {
-		_, text := missingFilter(e, ready)
-		return nil, restError(http.StatusNotFound, "%s", text)
 	}
 	bin := append([]byte{0}, h[:]...) // type 0 is that of basic filters
 	bin = append(bitcoin.AppendCompactSize(bin, uint64(len(filter))), filter...)
@@ -240,11 +234,37 @@ func (a *API) restFilter(r *restRequest) (*restAnswer, error) {
 	}}, nil
 }
 
+// restFilterOf returns the filter of a block.
+func (a *API) restFilterOf(ctx context.Context, kind string, h bitcoin.Hash) ([]byte, error) {
+	e, ok := a.chain.Lookup(h)
+	if ok && kind == "basic" && a.filtersOfPeers() {
+		f, err := a.p2p.FetchFilter(ctx, e)
+		if err != nil {
+			return nil, restError(http.StatusNotFound, "Filter not found. %v", err)
+		}
+		return f.Filter, nil
+	}
+	x, err := a.restFilterIndex(kind)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, restError(http.StatusNotFound, "%v not found", h)
+	}
+	ready := x.Wait(ctx)
+	filter, err := x.Read(h)
+	if err != nil {
+		_, text := missingFilter(e, ready)
+		return nil, restError(http.StatusNotFound, "%s", text)
+	}
+	return filter, nil
+}
+
 func (a *API) restSpent(r *restRequest) (*restAnswer, error) {
 	if strings.Contains(r.path, "/") {
 		return nil, restError(http.StatusBadRequest, "Invalid URI format. Expected /rest/spenttxouts/<hash>.<ext>")
 	}
-	e, raw, err := a.restEntry(r.path)
+	e, raw, err := a.restEntry(r.ctx, r.path)
 	if err != nil {
 		return nil, err
 	}

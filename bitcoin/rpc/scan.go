@@ -24,7 +24,7 @@ func (a *API) scanMethods() []jsonrpc.Method {
 		{Category: "blockchain", Name: "getdescriptoractivity",
 			Params: "blockhashes:a scanobjects[]:a include_mempool:b?",
 			Usage:  `["blockhash",...] [scanobjects,...] ( include_mempool )`,
-			Run:    run(a.getDescriptorActivity),
+			Run:    a.getDescriptorActivity,
 			Doc: "Get spend and receive activity associated with a set of descriptors for a set of blocks. " +
 				"This command pairs well with the `relevant_blocks` output of `scanblocks()`."},
 	}
@@ -179,7 +179,7 @@ func (b *blockScan) run(ctx context.Context, exact bool) (completed bool, err er
 			if !b.api.blockScan.at(done, e.Height) || ctx.Err() != nil {
 				return false, nil
 			}
-			if err := b.block(e, exact); err != nil {
+			if err := b.block(ctx, e, exact); err != nil {
 				return false, err
 			}
 			b.last = e.Height
@@ -189,7 +189,7 @@ func (b *blockScan) run(ctx context.Context, exact bool) (completed bool, err er
 	return true, nil
 }
 
-func (b *blockScan) block(e chain.Entry, exact bool) error {
+func (b *blockScan) block(ctx context.Context, e chain.Entry, exact bool) error {
 	filter, err := b.x.Read(e.Hash)
 	if errors.Is(err, index.ErrNotFound) { // not indexed yet
 		return nil
@@ -202,7 +202,7 @@ func (b *blockScan) block(e chain.Entry, exact bool) error {
 		return err
 	}
 	if exact {
-		blk, err := b.api.parsedBlock(e)
+		blk, err := b.api.parsedBlock(ctx, e)
 		if err != nil {
 			return err
 		}
@@ -219,7 +219,7 @@ func (b *blockScan) block(e chain.Entry, exact bool) error {
 	return nil
 }
 
-func (a *API) getDescriptorActivity(c call) (any, error) {
+func (a *API) getDescriptorActivity(ctx context.Context, c call) (any, error) {
 	var blocks []chain.Entry
 	for _, v := range c.Array(0) {
 		h, err := jsonrpc.ParseHash(v, "blockhash")
@@ -243,7 +243,7 @@ func (a *API) getDescriptorActivity(c call) (any, error) {
 	}
 	f := activity{api: a, wanted: wanted, events: []any{}}
 	for i := range blocks {
-		if err := f.block(&blocks[i]); err != nil {
+		if err := f.block(ctx, &blocks[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -262,8 +262,8 @@ type activity struct {
 	events []any
 }
 
-func (f *activity) block(e *chain.Entry) error {
-	b, err := f.api.parsedBlock(*e)
+func (f *activity) block(ctx context.Context, e *chain.Entry) error {
+	b, err := f.api.parsedBlock(ctx, *e)
 	if err != nil {
 		return err
 	}
