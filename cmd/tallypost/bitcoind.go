@@ -12,6 +12,7 @@ import (
 
 	"github.com/tallypost/tallypost/internal/bitcoind"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
+	"github.com/tallypost/tallypost/internal/statusline"
 )
 
 // bitcoindCommand is the Bitcoin half alone. Its flags are bitcoind's, so it parses them itself.
@@ -67,6 +68,9 @@ func startBitcoind(ctx context.Context, args []string) error {
 	cfg, err := bitcoind.FromOptions(o)
 	if err != nil {
 		return err
+	}
+	if !o.Bool("daemon", false) && !o.Bool("daemonwait", false) {
+		cfg.Line = statusline.On(os.Stdout)
 	}
 	n, err := bitcoind.New(cfg)
 	if err != nil {

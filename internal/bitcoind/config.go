@@ -19,6 +19,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
+	"github.com/tallypost/tallypost/internal/statusline"
 )
 
 // Bind is an address to listen at for peers.
@@ -35,7 +36,8 @@ type Config struct {
 	DataDir string // of the network
 	BaseDir string // of all networks
 
-	LogFile      string // empty: none
+	LogFile      string           // empty: none
+	Line         *statusline.Line // shows how far the node has come; nil: none does
 	LogConsole   bool
 	LogUnlimited bool // any source may write any amount
 	ShrinkLog    bool // at the start, if it is long

@@ -10,7 +10,6 @@ import (
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/blockstore"
 	"github.com/tallypost/tallypost/bitcoin/chain"
-	"github.com/tallypost/tallypost/internal/clock"
 )
 
 // DatabaseError says that blocks or coins cannot be used as they are on disk, and what helps. Its text is
@@ -256,10 +255,6 @@ func (n *Node) initLoad(ctx context.Context, loaded func()) {
 }
 
 func (n *Node) importBlocks(ctx context.Context) error {
-	quiet, end := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() { defer close(done); n.logProgress(quiet) }()
-	defer func() { end(); <-done }()
 	if err := n.chain.Reindex(ctx); err != nil {
 		return fmt.Errorf("reindex: %w", err)
 	}
@@ -274,30 +269,6 @@ func (n *Node) importBlocks(ctx context.Context) error {
 	}
 	_, err := n.chain.Activate(ctx, bitcoin.Hash{})
 	return err
-}
-
-// progressInterval is how often it is told how far an import has come.
-const progressInterval = 10 * time.Second
-
-// logProgress tells how far an import has come, until the context ends.
-func (n *Node) logProgress(ctx context.Context) {
-	start, first := time.Now(), int64(-1)
-	for clock.Sleep(ctx, clock.Real{}, progressInterval) == nil {
-		p := n.chain.Importing()
-		if p == nil || p.Total == 0 {
-			continue
-		}
-		if first < 0 {
-			first = p.Done
-		}
-		left := "unknown"
-		if done := p.Done - first; done > 0 {
-			rate := float64(done) / time.Since(start).Seconds()
-			left = time.Duration(float64(p.Total-p.Done) / rate * float64(time.Second)).Round(time.Second).String()
-		}
-		n.log.Info(fmt.Sprintf("Importing blocks: %.1f%% of %d MiB, at %s, %d blocks, height %d, time left %s",
-			100*float64(p.Done)/float64(p.Total), p.Total>>20, p.Name, p.Blocks, n.chain.Tip().Height, left))
-	}
 }
 
 // fail ends the node for an error that it cannot go on with.

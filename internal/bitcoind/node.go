@@ -51,6 +51,7 @@ type Node struct {
 	api     *rpc.API
 	server  *jsonrpc.Server
 	stop    context.CancelFunc
+	status  atomic.Pointer[Status]
 	loaded  atomic.Bool // blocks and mempool have been taken in from files
 
 	warnings warnings
@@ -102,11 +103,14 @@ func (n *Node) openLog() error {
 	if !n.cfg.LogUnlimited {
 		limit = newLogLimit(time.Now())
 	}
-	if console := io.Writer(os.Stdout); n.cfg.LogConsole {
-		n.debug.begin(console, n.logFile, limit)
-	} else {
-		n.debug.begin(nil, n.logFile, limit)
+	var console io.Writer
+	switch {
+	case n.cfg.LogConsole && n.cfg.Line != nil:
+		console = n.cfg.Line
+	case n.cfg.LogConsole:
+		console = os.Stdout
 	}
+	n.debug.begin(console, n.logFile, limit)
 	n.logStart()
 	return nil
 }
@@ -173,6 +177,7 @@ func (n *Node) close() {
 // says.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
+	defer n.cfg.Line.Set("")
 	err := n.run(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		n.log.Error(Report(err), "err", err)
@@ -240,6 +245,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	defer loaded()
 	runs.Go(func() { n.initLoad(ctx, loaded) })
 	runs.Go(func() { n.watchHeight(ctx) })
+	runs.Go(func() { n.watchProgress(ctx) })
 	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
 	runs.Go(func() { n.notifyBlocks(ctx) })
 	runs.Go(func() { n.watchWarnings(ctx) })
@@ -349,6 +355,7 @@ func (n *Node) warmup(doing string) {
 		n.server.SetWarmup(doing)
 	}
 	n.log.Info("init message: " + doing)
+	n.show(Status{Doing: doing, Fraction: -1})
 }
 
 // startPeers listens for peers and makes the node that speaks with them.
