@@ -71,7 +71,9 @@ func (a *API) filters(kind string) (*index.FilterIndex, error) {
 }
 
 // filtersOfPeers reports whether filters are those that peers have: the node has no blocks to make its own of.
-func (a *API) filtersOfPeers() bool { return a.p2p != nil && a.filterIndex() == nil && a.chain.HeadersOnly() }
+func (a *API) filtersOfPeers() bool {
+	return a.p2p != nil && a.filterIndex() == nil && a.chain.HeadersOnly()
+}
 
 // fetchedFilter is getblockfilter where filters are those that peers have. The header of the filter is what
 // up to three peers agree on.
