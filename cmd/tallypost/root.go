@@ -28,7 +28,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		demoCommand(), serveCommand(), configCommand(), accountCommand(), aliasCommand(),
 		queueCommand(), traceCommand(), logCommand(), evidenceCommand(), verifyCommand(),
-		bitcoindCommand(), bitcoinCLICommand(),
+		statusCommand(), bitcoindCommand(), bitcoinCLICommand(),
 		dkimCommand(), dnsCommand(), reportsCommand(),
 	)
 	for _, c := range root.Commands() {

@@ -25,14 +25,14 @@ func TestMain(m *testing.M) {
 //	code N COMMAND...   runs a command that must exit with N
 //	zone FILE           serves a zone file, and sets $DNS to the server's address
 //
-// and $SMTP, $SUBMIT and $TLS are addresses of loopback on which nobody listens.
+// and $SMTP, $SUBMIT, $TLS, $WEB, $P2P, $RPC and $RPC2 are addresses of loopback on which nobody listens.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			for _, name := range []string{"SMTP", "SUBMIT", "TLS"} {
+			for _, name := range []string{"SMTP", "SUBMIT", "TLS", "WEB", "P2P", "RPC", "RPC2"} {
 				addr, err := freeAddress()
 				if err != nil {
 					return err

@@ -3,12 +3,14 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tallypost/tallypost/internal/node"
+	"github.com/tallypost/tallypost/internal/statusline"
 )
 
 func serveCommand() *cobra.Command {
@@ -28,11 +30,17 @@ func serveCommand() *cobra.Command {
 		if *debug {
 			level = slog.LevelDebug
 		}
-		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+		line := statusline.On(os.Stderr)
+		var out io.Writer = os.Stderr
+		if line != nil {
+			out = line
+		}
+		log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
 		n, err := node.New(cfg, log)
 		if err != nil {
 			return err
 		}
+		n.ShowProgress(line)
 		return n.Run(cmd.Context())
 	}
 	return cmd

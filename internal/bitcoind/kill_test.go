@@ -234,7 +234,7 @@ func open(t *testing.T, data string, f func(*Node)) {
 	n, err := New(Config{Network: bitcoin.Regtest(), BaseDir: data, DataDir: base, MaxTipAge: time.Hour,
 		Storage: Storage{BlocksDir: filepath.Join(base, "blocks"), SmallFiles: true, CacheBytes: 64 << 20}})
 	must(t, err)
-	defer n.close()
+	defer n.Close()
 	must(t, n.load(context.Background()))
 	f(n)
 	must(t, n.closeStore())

@@ -58,7 +58,7 @@ func (s *site) load(f func(*Node) error) error {
 	if err != nil {
 		return err
 	}
-	defer n.close()
+	defer n.Close()
 	if err := n.load(context.Background()); err != nil {
 		return err
 	}

@@ -75,17 +75,17 @@ func New(cfg Config) (*Node, error) {
 		}
 		lock, err := lockDir(dir)
 		if err != nil {
-			n.close()
+			n.Close()
 			return nil, err
 		}
 		n.locks = append(n.locks, lock)
 	}
 	if err := n.openLog(); err != nil {
-		n.close()
+		n.Close()
 		return nil, err
 	}
 	if cfg.StaleFees && cfg.Network.Name != "regtest" {
-		n.close()
+		n.Close()
 		return nil, fmt.Errorf("acceptstalefeeestimates is not supported on %s chain.", cfg.Network.Name)
 	}
 	return n, nil
@@ -161,8 +161,8 @@ func (n *Node) ReopenLog() {
 	}
 }
 
-// close gives back what New took.
-func (n *Node) close() {
+// Close gives back what New took, where Run is not called. After Run there is nothing left to do.
+func (n *Node) Close() {
 	if n.logFile != nil {
 		n.logFile.f.Close()
 	}
@@ -171,12 +171,13 @@ func (n *Node) close() {
 			lock.Close()
 		}
 	}
+	n.locks = nil
 }
 
 // Run runs the node until the context ends or it is told to stop. What an error is to be told as, Report
 // says.
 func (n *Node) Run(ctx context.Context) error {
-	defer n.close()
+	defer n.Close()
 	defer n.cfg.Line.Set("")
 	err := n.run(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {

@@ -42,6 +42,7 @@ type Config struct {
 	Reports    Reports    `toml:"reports"`
 	MTASTS     MTASTS     `toml:"mta_sts"`
 	Web        Web        `toml:"web"`
+	Bitcoin    Bitcoin    `toml:"bitcoin"`
 }
 
 // SMTP is the service other servers deliver to.
@@ -148,6 +149,7 @@ func Default() Config {
 			DelayWarning: Duration(4 * time.Hour), Expire: Duration(5 * 24 * time.Hour), Concurrency: 20},
 		Mailbox: Mailbox{Separator: "+"},
 		Intake:  defaultIntake(),
+		Bitcoin: defaultBitcoin(),
 	}
 	c.defaultSubmission()
 	return c
@@ -180,6 +182,8 @@ func Load(path string) (Config, error) {
 	}
 	beside(&cfg.DataDir)
 	beside(&cfg.TLS.ACME.RootCA)
+	beside(&cfg.Bitcoin.DataDir)
+	beside(&cfg.Bitcoin.Cookie)
 	for _, files := range []Files{cfg.TLS.Cert, cfg.TLS.Key} {
 		for i := range files {
 			beside(&files[i])
@@ -283,6 +287,7 @@ func (c *Config) Validate() error {
 	c.validateRelay(bad)
 	c.validateIntake(bad)
 	c.validateSubmission(bad)
+	c.validateBitcoin(bad)
 	if c.Mailbox.Root == "" {
 		c.Mailbox.Root = filepath.Join(c.DataDir, "mail")
 	}

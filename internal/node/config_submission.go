@@ -48,8 +48,9 @@ type MTASTS struct {
 	MX     []string `toml:"mx" comment:"further servers of the domains beside this one"`
 }
 
-// Web is what is served to everybody by HTTPS.
+// Web is what is served by HTTP.
 type Web struct {
+	Listen    []string `toml:"listen" comment:"status page and /metrics for Prometheus, without log-in and TLS: addresses of loopback, as 127.0.0.1:8080, or of a network that you trust"`
 	ListenTLS []string `toml:"listen_tls" comment:"port 443: the policy at https://mta-sts.DOMAIN/, and TLS-ALPN-01 for tls.acme"`
 }
 
@@ -120,6 +121,11 @@ func (c *Config) validateWeb(bad func(format string, args ...any)) {
 	for _, mx := range c.MTASTS.MX {
 		if _, err := mail.ParseDomain(strings.TrimPrefix(mx, "*.")); err != nil {
 			bad("mta_sts.mx: %w", err)
+		}
+	}
+	for _, addr := range c.Web.Listen {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			bad("web.listen: %w", err)
 		}
 	}
 	for _, addr := range c.Web.ListenTLS {

@@ -21,6 +21,7 @@ import (
 	"github.com/tallypost/tallypost/bridge/eventlog"
 	"github.com/tallypost/tallypost/internal/clock"
 	"github.com/tallypost/tallypost/internal/dns"
+	"github.com/tallypost/tallypost/internal/statusline"
 	"github.com/tallypost/tallypost/internal/web"
 	"github.com/tallypost/tallypost/mail"
 	"github.com/tallypost/tallypost/mail/account"
@@ -54,6 +55,9 @@ type Node struct {
 	acme    *acmeCert   // nil: not used
 	policy  *policySite // nil: not used
 	control web.Control
+	bitcoin half
+	site    []net.Listener   // of the status page
+	line    *statusline.Line // nil: none
 	socket  net.Listener
 }
 
@@ -151,6 +155,17 @@ func New(cfg Config, log *slog.Logger) (n *Node, err error) {
 	if err != nil {
 		return n, err
 	}
+	if n.bitcoin, err = openBitcoin(cfg, log.With("part", "bitcoin")); err != nil {
+		return n, fmt.Errorf("bitcoin: %w", err)
+	}
+	n.control.Bitcoin = n.bitcoin
+	for _, addr := range cfg.Web.Listen {
+		l, err := listen(addr)
+		if err != nil {
+			return n, fmt.Errorf("web.listen: %w", err)
+		}
+		n.site = append(n.site, l)
+	}
 	return n, n.listen(n.intake)
 }
 
@@ -235,9 +250,14 @@ func (n *Node) Run(ctx context.Context) error {
 	g, front := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.control.Serve(front, n.socket) })
 	g.Go(func() error { return n.intake.Run(front) })
+	g.Go(func() error { return n.runBitcoin(front) })
 	g.Go(func() error { return n.keys.Run(front) })
 	g.Go(func() error { return n.learner.Run(front) })
 	g.Go(func() error { return n.reports.Run(front, n.queue) })
+	if len(n.site) > 0 {
+		site := web.Site{Hostname: n.cfg.Hostname, Queue: n.queue, Bitcoin: n.bitcoin, Log: n.log.With("part", "web")}
+		g.Go(func() error { return site.Serve(front, n.site) })
+	}
 	if n.acme != nil {
 		g.Go(func() error { return n.acme.run(front) })
 	}
@@ -278,6 +298,11 @@ func (n *Node) Close() error {
 			}
 		}
 	}
+	for _, l := range n.site {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
 	if n.policy != nil {
 		errs = append(errs, n.policy.close())
 	}
@@ -292,6 +317,10 @@ func (n *Node) Close() error {
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}
-	n.servers, n.policy, n.socket, n.relay, n.store = nil, nil, nil, nil, nil
+	if n.bitcoin != nil {
+		n.bitcoin.Close()
+	}
+	n.site = nil
+	n.servers, n.policy, n.socket, n.relay, n.store, n.bitcoin = nil, nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

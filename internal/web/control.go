@@ -59,8 +59,9 @@ type Log interface {
 
 // Control serves the API.
 type Control struct {
-	Queue Queue
-	Log   Log
+	Queue   Queue
+	Log     Log
+	Bitcoin Bitcoin
 }
 
 // Listen opens the control socket below dir. One that a dead node left behind is replaced.
@@ -100,6 +101,9 @@ func (c *Control) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/queue/stats", answer(func(r *http.Request) (any, error) {
 		return c.Queue.Stats(), nil
+	}))
+	mux.HandleFunc("GET /v1/bitcoin", answer(func(r *http.Request) (any, error) {
+		return c.Bitcoin.Status(), nil
 	}))
 	mux.HandleFunc("POST /v1/queue/list", answer(func(r *http.Request) (any, error) {
 		sel, err := selector(r)
