@@ -64,6 +64,11 @@ bench-rules:
 bench-chain:
 	$(GO) run ./test/bench/chain $(BENCHFLAGS)
 
+# Memory of a node at rest, against the budgets: mail alone, and beside it the headers of a chain as long as
+# the main network's.
+bench-footprint: build
+	$(GO) run ./test/bench/footprint $(BENCHFLAGS)
+
 # Bitcoin Core's own functional tests against our binary: make functional CORE=<source tree of Bitcoin Core>
 functional: build
 	$(GO) run ./test/functional -core "$(CORE)"

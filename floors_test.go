@@ -108,7 +108,8 @@ var floors = map[string][]string{
 	"test/bench/chainfile": {"@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/chain"},
 	"test/bench/chain": {"@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
 		"bitcoin/chain", "test/bench/chainfile"},
-	"test/functional": {},
+	"test/bench/footprint": {"bitcoin", "bitcoin/wire", "internal/web"},
+	"test/functional":      {},
 
 	// 11 gate
 	"cmd/tallypost": {"*"},
