@@ -203,6 +203,10 @@ func (n *Node) verify(ctx context.Context) error {
 			"future. This may be due to your computer's date and time being set incorrectly. Only rebuild " +
 			"the block database if you are sure that your computer's date and time are correct"}
 	}
+	if s.HeadersOnly { // blocks and coins that are here are of another time
+		n.log.Info("Block index and chainstate loaded")
+		return nil
+	}
 	if _, ever := n.chain.Pruning(); ever && s.CheckBlocks > chain.MinBlocksToKeep {
 		n.log.Warn(fmt.Sprintf("pruned datadir may not have more than %d blocks; only checking available "+
 			"blocks", chain.MinBlocksToKeep))
