@@ -84,6 +84,7 @@ var floors = map[string][]string{
 	// 6 movers²
 	"bitcoin/p2p/addrbook": {"bitcoin", "bitcoin/wire"},
 	"bitcoin/p2p/proxy":    {"bitcoin/wire"},
+	"bitcoin/p2p/tor":      {"@ground", "bitcoin/wire"},
 	"bitcoin/p2p": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/mempool",
 		"bitcoin/chain", "bitcoin/p2p/addrbook", "bitcoin/p2p/proxy"},
 	"bitcoin/miner": {"@bitcoinrules", "bitcoin", "bitcoin/mempool", "bitcoin/chain"},

@@ -101,15 +101,32 @@ func (s *Store) writeRecords(records []Record) error {
 	if len(records)+len(infos) == 0 {
 		return nil
 	}
-	// The batch is made and closed where it is written: that may be given up, see guard.
-	err := s.guard(func() error { return s.commitRecords(records, infos) })
+	// A batch is made and closed where it is written: that may be given up, see guard.
+	err := s.guard(func() error {
+		// Headers alone, each behind its parent, need not be there all or not at all; a database keeps the memory
+		// of its largest batch.
+		bare := len(infos) == 0
+		for i := 0; bare && i < len(records); i++ {
+			bare = records[i].Status&(HaveData|HaveUndo) == 0
+		}
+		for bare && len(records) > batchRecords {
+			if err := s.commitRecords(records[:batchRecords], nil, pebble.NoSync); err != nil {
+				return err
+			}
+			records = records[batchRecords:]
+		}
+		return s.commitRecords(records, infos, pebble.Sync)
+	})
 	if err != nil {
 		return fmt.Errorf("write the block index: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) commitRecords(records []Record, infos map[int32]FileInfo) error {
+// batchRecords is how many records of headers are written in one batch.
+const batchRecords = 20_000
+
+func (s *Store) commitRecords(records []Record, infos map[int32]FileInfo, durable *pebble.WriteOptions) error {
 	batch := s.index.NewBatchWithSize(len(records)*(recordKeySize+recordSize+8) + 1024)
 	defer batch.Close()
 	var key, value []byte
@@ -126,7 +143,7 @@ func (s *Store) commitRecords(records []Record, infos map[int32]FileInfo) error 
 			return err
 		}
 	}
-	return batch.Commit(pebble.Sync)
+	return batch.Commit(durable)
 }
 
 // Flag reports whether a flag is set.

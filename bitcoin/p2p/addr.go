@@ -111,7 +111,7 @@ func mayServeBlocks(s wire.Services) bool {
 func (n *Node) reachable(net wire.Net) bool {
 	switch net {
 	case wire.NetTorV3, wire.NetI2P:
-		if n.cfg.Proxies[net] == "" {
+		if n.Proxy(net) == "" {
 			return false
 		}
 	case wire.NetCJDNS:

@@ -230,7 +230,7 @@ func (n *Node) dial(ctx context.Context, c *call, at wire.AddrPort) (dialed, err
 	if at.Valid() {
 		server, host, port = "", at.Addr.String(), at.Port
 		if at.Routable() { // what is near is not reached by way of others
-			server = n.cfg.Proxies[at.Net]
+			server = n.Proxy(at.Net)
 		}
 	}
 	switch {

@@ -336,11 +336,27 @@ func (n *Node) Locals() map[wire.AddrPort]int {
 func (n *Node) Reachable(net wire.Net) bool { return n.reachable(net) }
 
 // Proxy returns the SOCKS5 server of a network.
-func (n *Node) Proxy(net wire.Net) string { return n.cfg.Proxies[net] }
+func (n *Node) Proxy(net wire.Net) string {
+	if net == wire.NetTorV3 {
+		if p := n.onionProxy.Load(); p != nil {
+			return *p
+		}
+	}
+	return n.cfg.Proxies[net]
+}
+
+// SetOnionProxy says by which SOCKS5 server nodes of Tor are reached from now on.
+func (n *Node) SetOnionProxy(addr string) { n.onionProxy.Store(&addr) }
+
+// AddOwn notes an address of ours that nodes reach us by, RemoveOwn that they do not any longer.
+func (n *Node) AddOwn(at wire.AddrPort) { n.addLocal(at, localManual) }
+
+// RemoveOwn forgets an address of ours.
+func (n *Node) RemoveOwn(at wire.AddrPort) { n.forgetLocal(at) }
 
 // Isolates reports whether each connection by the proxy of a network has a name of its own there.
 func (n *Node) Isolates(net wire.Net) bool {
-	return n.cfg.ProxyRandomize && n.cfg.Proxies[net] != "" && net != wire.NetI2P
+	return n.cfg.ProxyRandomize && n.Proxy(net) != "" && net != wire.NetI2P
 }
 
 // SendRaw sends a message of any kind to a peer; it is for tests.

@@ -129,8 +129,9 @@ type Node struct {
 	i2p   *proxy.SAM // nil: nodes of I2P cannot connect to us
 
 	upload     upload
-	circuits   atomic.Int64 // connections by a proxy so far
-	active     atomic.Bool  // network activity is on
+	onionProxy atomic.Pointer[string] // in place of the configured one
+	circuits   atomic.Int64           // connections by a proxy so far
+	active     atomic.Bool            // network activity is on
 	sent       atomic.Int64
 	received   atomic.Int64
 	memory     *budget

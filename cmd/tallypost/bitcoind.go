@@ -116,6 +116,7 @@ Options:
   -chain=<chain>      main, test, testnet4, signet or regtest; also -testnet4, -signet, -regtest
   -listen, -bind=<addr>[:<port>][=onion], -whitebind=<perms@addr:port>, -port=<port>
   -connect=<ip>, -addnode=<ip>, -seednode=<ip>, -dnsseed, -proxy=<ip:port>, -onion=<ip:port>
+  -listenonion, -torcontrol=<ip:port>, -torpassword=<pw>
   -maxconnections=<n>, -blocksonly, -v2transport, -whitelist=<perms@subnet>
   -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
   -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>

@@ -49,6 +49,7 @@ type Config struct {
 
 	P2P       p2p.Config // but for what the node has made itself
 	Binds     []Bind
+	Tor       Tor
 	Book      addrbook.Config
 	BookNotes []string // for the log before the addresses are read
 	RPC       jsonrpc.Config
@@ -95,7 +96,7 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	c.BaseDir = o.DataDir()
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
 	c.Notes, c.Warnings, c.Given, c.File = o.Notes, o.Warnings, o.Given(), o.File
-	steps := []func(*options.Options) error{c.sections, c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.rpc,
+	steps := []func(*options.Options) error{c.sections, c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.tor, c.rpc,
 		c.indexes, c.notify}
 	for _, step := range steps {
 		if err := step(o); err != nil {

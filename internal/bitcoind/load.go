@@ -123,7 +123,7 @@ func (n *Node) newChain() (err error) {
 		Network: n.cfg.Network, Clock: n.clock, Log: n.log, MinimumChainWork: n.cfg.MinimumWork,
 		AssumeValid: n.cfg.AssumeValid, MaxTipAge: n.cfg.MaxTipAge, ScriptWorkers: n.cfg.Workers,
 		Mempool: n.cfg.Mempool, Prune: n.cfg.Storage.Prune, FastPrune: n.cfg.Storage.SmallFiles,
-		StopAt: n.cfg.Storage.StopAt, HeadersOnly: n.cfg.Storage.HeadersOnly,
+		StopAt: n.cfg.Storage.StopAt, HeadersOnly: n.cfg.Storage.HeadersOnly, SigCacheBytes: n.cfg.Storage.SigCacheBytes,
 	}, n.store)
 	failure := new(chain.Failure)
 	switch {

@@ -246,6 +246,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	defer loaded()
 	runs.Go(func() { n.initLoad(ctx, loaded) })
 	runs.Go(func() { n.watchHeight(ctx) })
+	runs.Go(func() { n.runTor(ctx) })
 	runs.Go(func() { n.watchProgress(ctx) })
 	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
 	runs.Go(func() { n.notifyBlocks(ctx) })

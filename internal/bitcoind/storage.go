@@ -14,20 +14,21 @@ import (
 
 // Storage is what a node is told about what it keeps on disk.
 type Storage struct {
-	BlocksDir   string // where blk and rev files are
-	CacheBytes  int64  // for coins and databases
-	Prune       int64  // see chain.Config
-	HeadersOnly bool   // likewise; ours, Core has no such mode
-	SmallFiles  bool
-	NoXOR       bool
-	Reindex     bool
-	ReindexCoin bool
-	LoadBlocks  []string       // files to take blocks in from
-	StopAt      bitcoin.Height // 0: never
-	StopAfter   bool           // once blocks have been taken in from files
-	CheckBlocks int            // to look at again at the start
-	CheckLevel  int
-	CheckAll    bool // it is an error if there is no memory for that
+	BlocksDir     string // where blk and rev files are
+	CacheBytes    int64  // for coins and databases
+	Prune         int64  // see chain.Config
+	HeadersOnly   bool   // likewise; ours, Core has no such mode
+	SigCacheBytes int    // see chain.Config
+	SmallFiles    bool
+	NoXOR         bool
+	Reindex       bool
+	ReindexCoin   bool
+	LoadBlocks    []string       // files to take blocks in from
+	StopAt        bitcoin.Height // 0: never
+	StopAfter     bool           // once blocks have been taken in from files
+	CheckBlocks   int            // to look at again at the start
+	CheckLevel    int
+	CheckAll      bool // it is an error if there is no memory for that
 	// ReindexAfterFailure makes the databases anew where they cannot be used, without asking.
 	ReindexAfterFailure bool
 }
@@ -107,5 +108,6 @@ func (c *Config) headersOnly(o *options.Options) error {
 		}
 	}
 	c.Storage.CacheBytes = minCache << 20 // there are no coins
+	c.Storage.SigCacheBytes = 1 << 10     // and no signatures
 	return nil
 }
