@@ -89,12 +89,6 @@ func startBitcoind(t *testing.T, name string, command []string, minesFor string,
 	if v2 {
 		transport = "-v2transport=1"
 	}
-	_, p2p, _ := net.SplitHostPort(d.p2p)
-	_, rpc, _ := net.SplitHostPort(d.rpc)
-	d.start(append(command, "-regtest", "-datadir="+d.dir, "-listen=1", "-bind="+d.p2p, "-port="+p2p,
-		"-rpcport="+rpc, "-rpcuser="+rpcUser, "-rpcpassword="+rpcPassword, "-dnsseed=0",
-		"-fixedseeds=0", "-listenonion=0", "-printtoconsole=0", "-debug=net", transport))
-	d.logs = []string{filepath.Join(d.dir, "regtest", "debug.log")}
 	d.mine = func(n int) error { return d.call("generatetodescriptor", nil, n, minesFor) }
 	d.peer = func(what, addr string) error {
 		if what == "add" {
@@ -102,7 +96,20 @@ func startBitcoind(t *testing.T, name string, command []string, minesFor string,
 		}
 		return d.dropAll()
 	}
+	d.startAsCore(command, transport)
 	return d
+}
+
+// startAsCore starts a program that has the options of Core's bitcoind.
+func (d *daemon) startAsCore(command []string, more ...string) {
+	d.t.Helper()
+	_, p2p, _ := net.SplitHostPort(d.p2p)
+	_, rpc, _ := net.SplitHostPort(d.rpc)
+	d.logs = []string{filepath.Join(d.dir, "regtest", "debug.log")}
+	command = append(slices.Clip(command), "-regtest", "-datadir="+d.dir, "-listen=1", "-bind="+d.p2p,
+		"-port="+p2p, "-rpcport="+rpc, "-rpcuser="+rpcUser, "-rpcpassword="+rpcPassword, "-dnsseed=0",
+		"-fixedseeds=0", "-listenonion=0", "-printtoconsole=0", "-debug=net")
+	d.start(append(command, more...))
 }
 
 // startBtcd starts btcd.
@@ -247,16 +254,31 @@ func (p *pair) same(what string, height int) {
 // pay sends a transaction from our first block, and returns its txid.
 func (p *pair) pay() string {
 	p.t.Helper()
-	var hash, raw, txid string
-	p.must(p.ours.call("getblockhash", &hash, 1))
-	p.must(p.ours.call("getblock", &raw, hash, 0))
-	b, err := hex.DecodeString(raw)
+	txid, err := p.ours.payFrom(1)
 	p.must(err)
-	block, err := bitcoin.ParseBlock(b)
-	p.must(err)
-	tx := chaintest.Spend(10_000, chaintest.OutputOf(&block.Txs[0], 0))
-	p.must(p.ours.call("sendrawtransaction", &txid, hex.EncodeToString(tx.Append(nil))))
 	return txid
+}
+
+// payFrom sends a transaction that spends what anyone may of the coinbase at a height.
+func (d *daemon) payFrom(height int) (txid string, err error) {
+	var hash, raw string
+	err = d.call("getblockhash", &hash, height)
+	if err == nil {
+		err = d.call("getblock", &raw, hash, 0)
+	}
+	if err != nil {
+		return "", err
+	}
+	b, err := hex.DecodeString(raw)
+	if err != nil {
+		return "", err
+	}
+	block, err := bitcoin.ParseBlock(b)
+	if err != nil {
+		return "", err
+	}
+	tx := chaintest.Spend(10_000, chaintest.OutputOf(&block.Txs[0], 0))
+	return txid, d.call("sendrawtransaction", &txid, hex.EncodeToString(tx.Append(nil)))
 }
 
 // tips wants our two lost branches to be there still.
