@@ -167,6 +167,7 @@ type Chain struct {
 	unflushed  int // octets of blocks that were written since the index was
 	flushed    time.Time
 	pruneLocks map[string]bitcoin.Height
+	detours    []Cursor // see Detours; a reorganization adds one
 
 	pool *mempool.Pool
 	lost lost // see disconnect

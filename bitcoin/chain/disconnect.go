@@ -43,6 +43,7 @@ func (c *Chain) takenBack(s *chainstate, n node, reversal *consensus.Reversal) {
 	if s != c.validated() {
 		return
 	}
+	c.detour(n)
 	for name, height := range c.pruneLocks { // a follower must be able to go back with us
 		if height <= parent.height {
 			continue

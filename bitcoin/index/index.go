@@ -73,6 +73,7 @@ type Index struct {
 	mu      sync.Mutex    // guards what follows
 	cursor  chain.Cursor  // of what is stored
 	synced  bool          // it has been at the tip once
+	visited int           // of the tips that the chain has left
 	changed chan struct{} // closed with every change
 }
 
@@ -128,6 +129,7 @@ func (x *Index) begin() error {
 	}
 	x.cursor = at
 	x.synced = at.Hash == x.cfg.Chain.ValidatedTip().Hash
+	x.visited = len(x.cfg.Chain.Detours(0))
 	x.lock(at)
 	return nil
 }
@@ -159,12 +161,12 @@ func (x *Index) Wait(ctx context.Context) bool {
 	for {
 		tip := x.cfg.Chain.ValidatedTip()
 		x.mu.Lock()
-		at, synced, changed := x.cursor, x.synced, x.changed
+		at, synced, visited, changed := x.cursor, x.synced, x.visited, x.changed
 		x.mu.Unlock()
 		if !synced {
 			return false
 		}
-		if at.Hash == tip.Hash {
+		if at.Hash == tip.Hash && len(x.cfg.Chain.Detours(visited)) == 0 {
 			return !x.cfg.Chain.BackgroundSync() // else it has all that was validated, and not the tip
 		}
 		select {
@@ -224,7 +226,7 @@ func (x *Index) step(ctx context.Context) (more bool, err error) {
 	x.mu.Lock()
 	from := x.cursor
 	x.mu.Unlock()
-	u, err := x.cfg.Chain.ValidatedSince(from, batchBlocks)
+	u, detour, err := x.updates(from)
 	if err != nil {
 		return false, err
 	}
@@ -255,8 +257,41 @@ func (x *Index) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	x.lock(at)
-	x.set(at, at == u.Next && u.Behind == 0)
+	x.set(at, at == u.Next && u.Behind == 0 && !detour)
 	return true, nil
+}
+
+// updates returns the next blocks on the way to the tip. It leads over the tips that the chain has left
+// meanwhile: of their blocks, too, somebody may ask.
+func (x *Index) updates(from chain.Cursor) (u chain.Updates, detour bool, err error) {
+	for {
+		x.mu.Lock()
+		visited := x.visited
+		x.mu.Unlock()
+		left := x.cfg.Chain.Detours(visited)
+		if len(left) == 0 {
+			u, err = x.cfg.Chain.ValidatedSince(from, batchBlocks)
+			return u, false, err
+		}
+		u, err = x.cfg.Chain.UpdatesTo(left[0], from, batchBlocks)
+		if err != nil || len(u.Reverted)+len(u.Applied) > 0 && x.have(u.Applied) {
+			return u, true, err
+		}
+		x.mu.Lock()
+		x.visited++
+		x.mu.Unlock()
+	}
+}
+
+// have reports whether blocks are here, with what the index needs of them.
+func (x *Index) have(blocks []chain.Entry) bool {
+	want := blockstore.HaveData
+	for _, e := range blocks {
+		if e.Status&want == 0 || x.keep.needs().undo && e.Height > 0 && e.Status&blockstore.HaveUndo == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (x *Index) takeBack(b *pebble.Batch, e chain.Entry) (chain.Cursor, error) {
@@ -335,13 +370,10 @@ func (x *Index) Available() (from bitcoin.Height, ok bool) {
 		}
 		from = fork.Height + 1
 	}
-	want := blockstore.HaveData
 	for next := from; next <= tip.Height; {
 		path := x.cfg.Chain.Path(tip.Hash, next, 2000)
-		for _, e := range path {
-			if e.Status&want == 0 || x.keep.needs().undo && e.Height > 0 && e.Status&blockstore.HaveUndo == 0 {
-				return from, false
-			}
+		if !x.have(path) {
+			return from, false
 		}
 		next += bitcoin.Height(len(path))
 	}
