@@ -101,30 +101,33 @@ func (s *Store) writeRecords(records []Record) error {
 	if len(records)+len(infos) == 0 {
 		return nil
 	}
-	// A batch is made and closed where it is written: that may be given up, see guard.
-	err := s.guard(func() error {
-		// Headers alone, each behind its parent, need not be there all or not at all; a database keeps the memory
-		// of its largest batch.
-		bare := len(infos) == 0
-		for i := 0; bare && i < len(records); i++ {
-			bare = records[i].Status&(HaveData|HaveUndo) == 0
-		}
-		for bare && len(records) > batchRecords {
-			if err := s.commitRecords(records[:batchRecords], nil, pebble.NoSync); err != nil {
-				return err
-			}
-			records = records[batchRecords:]
-		}
-		return s.commitRecords(records, infos, pebble.Sync)
-	})
+	// Batches are made and closed where they are written: that may be given up, see guard.
+	err := s.guard(func() error { return s.commitParts(records, infos) })
 	if err != nil {
 		return fmt.Errorf("write the block index: %w", err)
 	}
 	return nil
 }
 
-// batchRecords is how many records of headers are written in one batch.
+// batchRecords is how many records of headers are written in one batch: a database keeps the memory of its
+// largest one.
 const batchRecords = 20_000
+
+// commitParts writes what tells of data in files as a whole; headers alone, each behind its parent, in parts
+// of which some may be missing after a crash.
+func (s *Store) commitParts(records []Record, infos map[int32]FileInfo) error {
+	whole := len(records)
+	for whole > 0 && records[whole-1].Status&(HaveData|HaveUndo) == 0 {
+		whole--
+	}
+	for whole = min(whole+batchRecords, len(records)); whole < len(records); whole = min(batchRecords, len(records)) {
+		if err := s.commitRecords(records[:whole], infos, pebble.NoSync); err != nil {
+			return err
+		}
+		records, infos = records[whole:], nil
+	}
+	return s.commitRecords(records, infos, pebble.Sync)
+}
 
 func (s *Store) commitRecords(records []Record, infos map[int32]FileInfo, durable *pebble.WriteOptions) error {
 	batch := s.index.NewBatchWithSize(len(records)*(recordKeySize+recordSize+8) + 1024)

@@ -361,6 +361,9 @@ func (a *API) verifyTxOutProof(c call) (any, error) {
 		return nil, fail(jsonrpc.InvalidParameter, "proof must be hexadecimal string (not '%s')", c.String(0, ""))
 	}
 	m, err := wire.ParseMerkleBlock(b)
+	if errors.Is(err, bitcoin.ErrEndOfData) {
+		return nil, fail(jsonrpc.MiscError, "DataStream::read(): end of data: iostream error")
+	}
 	if err != nil {
 		return nil, fail(jsonrpc.MiscError, "%v", err)
 	}
