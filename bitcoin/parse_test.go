@@ -216,6 +216,32 @@ func TestParseTxPrefixLeavesTheRest(t *testing.T) {
 	}
 }
 
+// TestDetach: nothing of a detached transaction lies in the block that it was parsed with.
+func TestDetach(t *testing.T) {
+	raw := readBlock(t, "block482683.raw")
+	block, err := ParseBlock(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own []*Tx
+	var want [][]byte
+	for i := range block.Txs {
+		own = append(own, block.Txs[i].Detach())
+		want = append(want, block.Txs[i].Append(nil))
+	}
+	clear(raw)
+	for i, tx := range own {
+		if !bytes.Equal(tx.Append(nil), want[i]) || !bytes.Equal(tx.Clone().Append(nil), want[i]) ||
+			tx.TxID() != block.Txs[i].TxID() || tx.WTxID() != block.Txs[i].WTxID() {
+			t.Errorf("transaction %d changes with the block", i)
+		}
+	}
+	built := own[0].Clone()
+	if built.Detach() != built {
+		t.Error("one that was built by hand is copied")
+	}
+}
+
 // Every prefix of a real transaction ends too early and every one that is longer trails.
 func TestParseTxStrictConsumption(t *testing.T) {
 	block, err := ParseBlock(readBlock(t, "block482683.raw"))

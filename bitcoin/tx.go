@@ -189,6 +189,19 @@ func (tx *Tx) Clone() *Tx {
 	return c
 }
 
+// Detach returns the transaction on memory of its own. One that was parsed as a part of something larger,
+// a block or a message, keeps all of that in memory for as long as it lives.
+func (tx *Tx) Detach() *Tx {
+	if tx.raw == nil {
+		return tx
+	}
+	own, err := ParseTx(tx.Append(make([]byte, 0, len(tx.raw))))
+	if err != nil { // parsed without witness, where it has no inputs
+		return tx
+	}
+	return own
+}
+
 // OutputSum returns the sum of the outputs; ok is false where one of them or the sum leaves the
 // range of money.
 func (tx *Tx) OutputSum() (sum Amount, ok bool) {

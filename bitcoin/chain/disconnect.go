@@ -190,6 +190,7 @@ func (c *Chain) restore(tx *bitcoin.Tx) error {
 }
 
 func (c *Chain) tryRestore(tx *bitcoin.Tx) error {
+	tx = tx.Detach() // one transaction must not keep its whole block in memory
 	c.mu.Lock()
 	attempt, err := c.pool.Begin(tx, c.poolTip(), mempool.Options{FromBlock: true})
 	c.mu.Unlock()
