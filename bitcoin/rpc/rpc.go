@@ -94,6 +94,7 @@ type API struct {
 	log   *slog.Logger
 
 	assembled           atomic.Pointer[assembled]
+	work                work
 	coinScan, blockScan scan
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/tallypost/tallypost/bitcoin"
@@ -64,12 +65,54 @@ func (a *API) getBlockTemplate(ctx context.Context, c call) (any, error) {
 		return nil, fail(jsonrpc.InvalidParameter, "getblocktemplate must be called with the segwit rule "+
 			`set (call with {"rules": ["segwit"]})`)
 	}
-	changes := a.poolChanges()
-	t, err := a.template(a.cfg.Mining)
+	t, changes, err := a.work.get(a.chain.Tip().Hash, a.poolChanges(), a.now(), func() (*miner.Template, error) {
+		return a.template(a.cfg.Mining)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return a.templateJSON(t, changes), nil
+	header := t.Block.Header
+	miner.UpdateTime(&header, &t.State, a.now())
+	return a.templateJSON(t, &header, changes), nil
+}
+
+// work is the template that getblocktemplate gives out again and again, for it takes time to make: only
+// another tip, or other transactions after some seconds, bring a new one (Bitcoin Core rpc/mining.cpp,
+// getblocktemplate). The zero value has none.
+type work struct {
+	mu       sync.Mutex // guards all below
+	template *miner.Template
+	changes  uint64 // of the mempool, before the template was made
+	made     int64  // in seconds since 1970
+}
+
+// workSeconds is how old a template is at least that is replaced because the mempool has changed.
+const workSeconds = 5
+
+// get returns the template, which must not be changed, and the changes of the mempool that it goes back
+// to. It makes a new one if need be.
+func (w *work) get(tip bitcoin.Hash, changes uint64, now time.Time, build func() (*miner.Template, error)) (
+	*miner.Template, uint64, error,
+) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.template
+	if t == nil || t.State.Hash != tip || changes != w.changes && now.Unix()-w.made > workSeconds {
+		w.template = nil
+		t, err := build()
+		if err != nil {
+			return nil, 0, err
+		}
+		w.template, w.changes, w.made = t, changes, now.Unix()
+	}
+	return w.template, w.changes, nil
+}
+
+// last returns the changes of the mempool that the template goes back to.
+func (w *work) last() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes
 }
 
 func (a *API) poolChanges() (n uint64) {
@@ -80,7 +123,7 @@ func (a *API) poolChanges() (n uint64) {
 // longPoll waits until the tip is another than the one of the id, or the mempool has changed for a minute.
 func (a *API) longPoll(ctx context.Context, v any) error {
 	tip := a.chain.Tip().Hash
-	changes := a.poolChanges()
+	changes := a.work.last()
 	if s, ok := v.(string); ok {
 		h, err := jsonrpc.ParseHash(s[:min(64, len(s))], "longpollid")
 		if err != nil {
@@ -142,7 +185,7 @@ func (a *API) proposal(ctx context.Context, req object) (any, error) {
 	return nil, nil
 }
 
-func (a *API) templateJSON(t *miner.Template, changes uint64) object {
+func (a *API) templateJSON(t *miner.Template, h *bitcoin.Header, changes uint64) object {
 	b, s := t.Block, &t.State
 	height := s.Height + 1
 	segwit := height >= a.net.SegwitHeight
@@ -185,18 +228,18 @@ func (a *API) templateJSON(t *miner.Template, changes uint64) object {
 	}
 	mintime := int64(miner.MinTime(s))
 	o := object{
-		{"capabilities", []string{"proposal"}}, {"version", int64(b.Header.Version)}, {"rules", rules},
-		{"vbavailable", available}, {"vbrequired", 0}, {"previousblockhash", b.Header.PrevBlock},
+		{"capabilities", []string{"proposal"}}, {"version", int64(h.Version)}, {"rules", rules},
+		{"vbavailable", available}, {"vbrequired", 0}, {"previousblockhash", h.PrevBlock},
 		{"transactions", txs}, {"coinbaseaux", object{}}, {"coinbasevalue", int64(b.Txs[0].Out[0].Value)},
 		{"longpollid", s.Hash.String() + strconv.FormatUint(changes, 10)},
-		{"target", target(b.Header.Bits)}, {"mintime", mintime},
+		{"target", target(h.Bits)}, {"mintime", mintime},
 		{"mutable", []string{"time", "transactions", "prevblock"}}, {"noncerange", "00000000ffffffff"},
 		{"sigoplimit", consensus.MaxBlockSigOpsCost / scale}, {"sizelimit", 4_000_000 / scale},
 	}
 	if segwit {
 		o.Set("weightlimit", consensus.MaxBlockWeight)
 	}
-	o.Set("curtime", b.Header.Time).Set("bits", bitsHex(b.Header.Bits)).Set("height", height)
+	o.Set("curtime", h.Time).Set("bits", bitsHex(h.Bits)).Set("height", height)
 	if a.net.SignetChallenge != nil {
 		o.Set("signet_challenge", jsonrpc.Hex(a.net.SignetChallenge))
 	}
