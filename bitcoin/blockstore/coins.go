@@ -255,8 +255,8 @@ func (c *Coins) readDB(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int
 	return nil
 }
 
-// readSome reads coins, whose positions are sorted by their keys. A key is its own prefix for the database: what
-// SeekPrefixGE finds is the coin itself.
+// readSome reads coins, whose positions are sorted by their keys. A key is its own prefix for the
+// database: what SeekPrefixGE finds is the coin itself.
 func (c *Coins) readSome(outs []bitcoin.OutPoint, coins []consensus.Coin, at []int) error {
 	if len(at) < readsPerIterator {
 		return c.readEach(outs, coins, at)

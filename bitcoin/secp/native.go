@@ -7,8 +7,8 @@ import (
 
 // Native is our own engine, in plain Go: numbers of four digits of 64 bits, the endomorphism of the
 // curve, multiples of several points at once, and batches by buckets. On a Zen 4 core it verifies in
-// 43 µs, a batch of 512 in 22 µs each, where Decred takes 159 µs and libsecp256k1 51 µs (ECDSA) and
-// 58 µs (Schnorr) in the same hour. It answers as Decred does (engine_test.go).
+// 43 µs, a batch of 512 in 22 µs each, where Decred takes 98 µs, decred's own functions 159 µs, and
+// libsecp256k1 51 µs (ECDSA) and 58 µs (Schnorr). It answers as Decred does (engine_test.go).
 type Native struct{}
 
 var _ Engine = Native{}
