@@ -135,7 +135,13 @@ func (c *Coins) FlushLoaded(block bitcoin.Hash) error {
 	c.mu.Lock()
 	c.best = block
 	c.mu.Unlock()
-	return c.store.fault.set(c.flush())
+	err := c.store.fault.set(c.flush())
+	if err == nil && block == (bitcoin.Hash{}) { // no coin of a file comes twice: room for the next ones
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cache.reset()
+	}
+	return err
 }
 
 // Full reports whether the cache is full, so that it is time for a Flush.

@@ -123,7 +123,7 @@ func TestBadSnapshotStarts(t *testing.T) {
 	s.cfg.Network.Snapshots = snapshots
 	snapshots[0].CoinsHash[0] ^= 1
 	err = s.load(func(*Node) error { return nil })
-	if err == nil || !strings.HasPrefix(Report(err), fatal+"Bitcoin Core failed to validate the -assumeutxo") {
+	if err == nil || !strings.HasPrefix(Report(err), fatal+"Tallypost failed to validate the -assumeutxo") {
 		t.Errorf("other coins: %v", err)
 	}
 	s.expectLog("[snapshot] hash mismatch: actual=", "UTXO snapshot failed to validate. Restart to resume")
