@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -288,19 +287,14 @@ func (f *activity) block(ctx context.Context, e *chain.Entry) error {
 func (f *activity) mempool() error {
 	var txs []*bitcoin.Tx
 	f.api.withPool(func(p *mempool.Pool) {
-		for e := range p.All {
+		for _, e := range p.Sorted() {
 			txs = append(txs, e.Tx)
 		}
 	})
-	// Parents first, and always in the same order.
 	byID := map[bitcoin.Hash]*bitcoin.Tx{}
 	for _, tx := range txs {
 		byID[tx.TxID()] = tx
 	}
-	slices.SortFunc(txs, func(a, b *bitcoin.Tx) int {
-		x, y := a.TxID(), b.TxID()
-		return bytes.Compare(x[:], y[:])
-	})
 	for _, tx := range txs {
 		for j := range tx.In {
 			out := tx.In[j].PrevOut

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ func runBitcoind(ctx context.Context, args []string) int {
 
 func startBitcoind(ctx context.Context, args []string) error {
 	o := options.New(options.Bitcoind())
-	if err := o.ParseCommandLine(args, false); err != nil {
+	if err := o.ParseCommandLine(args, true); err != nil {
 		return fmt.Errorf("Error parsing command line arguments: %w", err)
 	}
 	switch {
@@ -64,6 +65,11 @@ func startBitcoind(ctx context.Context, args []string) error {
 	}
 	if err := bitcoind.Configure(o, func(s string) { fmt.Fprintln(os.Stderr, s) }); err != nil {
 		return err
+	}
+	for _, arg := range args {
+		if !strings.HasPrefix(arg, "-") {
+			return fmt.Errorf("Command line contains unexpected token '%s', see bitcoind -h for a list of options.", arg)
+		}
 	}
 	cfg, err := bitcoind.FromOptions(o)
 	if err != nil {

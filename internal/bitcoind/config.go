@@ -231,6 +231,14 @@ func (c *Config) chain(o *options.Options) error {
 	c.Workers = int(max(o.Int("par", 0), 0))
 	c.Deprecated = o.List("deprecatedrpc")
 	c.MockTime = o.Int("mocktime", 0)
+	if tests := o.List("test"); len(tests) > 0 && c.Network.Name != "regtest" {
+		return errors.New("-test=<option> can only be used with regtest")
+	}
+	for _, test := range o.List("test") {
+		if !slices.Contains(testOptions, test) {
+			c.Aloud = append(c.Aloud, fmt.Sprintf("Unrecognised option \"%s\" provided in -test=<option>.", test))
+		}
+	}
 	c.Book.Fixed = slices.Contains(o.List("test"), "addrman")
 	if slices.Contains(o.List("test"), "bip94") && c.Network.Name == "regtest" {
 		c.Network.EnforceBIP94 = true
@@ -240,6 +248,9 @@ func (c *Config) chain(o *options.Options) error {
 	}
 	return nil
 }
+
+// testOptions are the values of -test.
+var testOptions = []string{"addrman", "reindex_after_failure_noninteractive_yes", "bip94"}
 
 func (c *Config) mempool(o *options.Options) error {
 	m := &c.Mempool
@@ -315,7 +326,9 @@ func (c *Config) peers(o *options.Options) error {
 	p.NoFixedSeeds = !o.Bool("fixedseeds", true)
 	c.connectNotes(o)
 	p.NoListen = !o.Bool("listen", true)
-	p.MaxConnections = int(o.Int("maxconnections", 125))
+	if p.MaxConnections = int(o.Int("maxconnections", 125)); p.MaxConnections < 0 {
+		return errors.New("-maxconnections must be greater or equal than zero")
+	}
 	p.PeerTimeout = time.Duration(o.Int("peertimeout", 60)) * time.Second
 	if p.PeerTimeout <= 0 {
 		return errors.New("peertimeout must be a positive integer.")
@@ -439,7 +452,7 @@ func (c *Config) rpc(o *options.Options) error {
 			return fmt.Errorf("Invalid -rpcallowip subnet specification: %s. Valid values are a single IP "+
 				"(e.g. 1.2.3.4), a network/netmask (e.g. 1.2.3.4/255.255.255.0), a network/CIDR (e.g. "+
 				"1.2.3.4/24), all ipv4 (0.0.0.0/0), or all ipv6 (::/0). RFC4193 is allowed only if "+
-				"-cjdnsreachable=0.", s)
+				"-cjdnsreachable=0.\nError: Unable to start HTTP server. See debug log for details.", s)
 		}
 		r.AllowIPs = append(r.AllowIPs, p)
 	}

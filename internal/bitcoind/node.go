@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -31,7 +30,6 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/rpc"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/wire"
-	"github.com/tallypost/tallypost/internal/bitcoind/options"
 )
 
 // Node is a node. It is made by New and ended by Run's end.
@@ -89,76 +87,6 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("acceptstalefeeestimates is not supported on %s chain.", cfg.Network.Name)
 	}
 	return n, nil
-}
-
-func (n *Node) openLog() error {
-	if n.cfg.LogFile != "" {
-		f, err := openLogFile(n.cfg.LogFile, n.cfg.ShrinkLog)
-		if err != nil {
-			return fmt.Errorf("Could not open debug log file %s", n.cfg.LogFile)
-		}
-		n.logFile = f
-	}
-	var limit *logLimit
-	if !n.cfg.LogUnlimited {
-		limit = newLogLimit(time.Now())
-	}
-	var console io.Writer
-	switch {
-	case n.cfg.LogConsole && n.cfg.Line != nil:
-		console = n.cfg.Line
-	case n.cfg.LogConsole:
-		console = os.Stdout
-	}
-	n.debug.begin(console, n.logFile, limit)
-	n.logStart()
-	return nil
-}
-
-// logStart tells what the node is and what it was told, by Core's lines.
-func (n *Node) logStart() {
-	n.log.Info("Bitcoin Core version v30.99.0 (Tallypost)")
-	for _, w := range n.cfg.Warnings {
-		n.log.Warn(w)
-	}
-	for _, note := range n.cfg.Notes {
-		n.log.Info(note)
-	}
-	if n.cfg.Network.Name == "signet" {
-		n.log.Info(fmt.Sprintf("Signet derived magic (message start): %x", n.cfg.Network.Magic))
-	}
-	for _, w := range n.cfg.Aloud {
-		n.log.Warn(w)
-		fmt.Fprintln(os.Stderr, "Warning: "+w)
-	}
-	if !n.cfg.logStyle.stamps {
-		n.log.Info("Startup time: " + n.started.UTC().Format(time.RFC3339))
-	}
-	n.log.Info("Default data directory " + options.DefaultDir())
-	n.log.Info("Using data directory " + n.cfg.DataDir)
-	switch st, err := os.Stat(n.cfg.File); {
-	case n.cfg.File == "":
-		n.log.Info("Config file: <disabled>")
-	case err != nil:
-		n.log.Info("Config file: " + n.cfg.File + " (not found, skipping)")
-	case st.IsDir():
-		n.log.Warn("Config file: " + n.cfg.File + " (is directory, not file)")
-	default:
-		n.log.Info("Config file: " + n.cfg.File)
-	}
-	for _, line := range n.cfg.Given {
-		n.log.Info(line)
-	}
-	if n.cfg.LogUnlimited {
-		n.log.Info("Log rate limiting disabled")
-	}
-}
-
-// ReopenLog has the log's file opened again before the next line: it has been moved away.
-func (n *Node) ReopenLog() {
-	if n.logFile != nil {
-		n.logFile.again.Store(true)
-	}
 }
 
 // Close gives back what New took, where Run is not called. After Run there is nothing left to do.
@@ -224,6 +152,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	default:
 		n.log.Info("Setting NODE_NETWORK in non-prune mode")
 	}
+	n.warnOfRoom()
 	if err := n.startPeers(); err != nil {
 		return err
 	}
@@ -286,7 +215,7 @@ func (n *Node) writePID() error {
 		return nil
 	}
 	if err := os.WriteFile(n.cfg.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return fmt.Errorf("Unable to create the PID file '%s': %v", n.cfg.PIDFile, errors.Unwrap(err))
+		return fmt.Errorf("Unable to create the PID file '%s': %s", n.cfg.PIDFile, systemError(err))
 	}
 	return nil
 }
@@ -403,8 +332,7 @@ func (n *Node) startPeers() error {
 			for _, l := range cfg.Listen {
 				l.Listener.Close()
 			}
-			return fmt.Errorf("Unable to bind to %s on this computer. Bitcoin Core is probably already "+
-				"running.", wire.AddrPortFrom(b.Addr))
+			return bindError(b, err)
 		}
 		n.log.Info("Bound to " + wire.AddrPortFrom(b.Addr).String())
 		cfg.Listen = append(cfg.Listen, p2p.Listen{Listener: l, Permissions: b.Permissions, Onion: b.Onion})
