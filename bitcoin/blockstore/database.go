@@ -133,6 +133,7 @@ func (s *Store) options(kind dbKind) *pebble.Options {
 		Cache:                       s.cache,
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      dbLog{s},
+		EventListener:               &pebble.EventListener{DataCorruption: s.damaged},
 		MemTableSize:                256 << 10,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                64,
@@ -176,6 +177,12 @@ func (s *Store) closeDB(db *pebble.DB) error {
 		return nil
 	}
 	return s.guard(db.Close)
+}
+
+// damaged tells that a database holds what it cannot. Whoever was reading has it as an error and gives up; by
+// default his goroutine would never return.
+func (s *Store) damaged(info pebble.DataCorruptionInfo) {
+	s.cfg.Log.Error("database is damaged", "file", info.Path, "err", info.Details)
 }
 
 // dbLog is the log of a database.

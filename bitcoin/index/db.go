@@ -46,6 +46,10 @@ func openDB(cfg *Config, dir string, wipe bool, broken *fault) (*pebble.DB, erro
 	o := &pebble.Options{
 		FS: cfg.FS, Cache: cache, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 4 << 20,
 		MaxOpenFiles: 64, Logger: dbLog{cfg.Log, broken},
+		// Whoever was reading has it as an error; by default his goroutine would end without a word.
+		EventListener: &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
+			cfg.Log.Error("database of an index is damaged", "file", info.Path, "err", info.Details)
+		}},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

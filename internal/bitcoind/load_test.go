@@ -112,6 +112,17 @@ func (s *site) must(err error) {
 	}
 }
 
+// changeTables spoils the tables of a database, into which the log goes at the next start.
+func (s *site) changeTables(dir string) (restore func()) {
+	s.t.Helper()
+	s.must(s.load(func(*Node) error { return nil }))
+	return s.change(dir+"/*.sst", func(b []byte) []byte {
+		b = bytes.Clone(b)
+		copy(b[20:], "spoilt spoilt spoilt spoilt")
+		return b
+	})
+}
+
 func gone([]byte) []byte { return nil }
 
 func half(b []byte) []byte { return b[:len(b)/2] }
@@ -152,6 +163,10 @@ func TestBadStarts(t *testing.T) {
 			": Error opening block database: "},
 		{"coins without their manifest", func(s *site) func() { return s.change("chainstate/MANIFEST*", half) },
 			": Error opening coins database: "},
+		{"spoilt records of the index", func(s *site) func() { return s.changeTables("blocks/index") },
+			": Error opening block database: corrupt: database "},
+		{"spoilt coins", func(s *site) func() { return s.changeTables("chainstate") },
+			": Error opening coins database: coins: corrupt: database "},
 		{"a block of tomorrow", func(s *site) func() {
 			s.cfg.MockTime = int64(s.gen.Block("m.19").Header.Time) - maxFuture - 1
 			return func() { s.cfg.MockTime = 0 }

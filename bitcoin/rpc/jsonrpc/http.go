@@ -81,7 +81,14 @@ func (s *Server) refuse(c net.Conn) {
 	s.cfg.Log.Debug("HTTP request refused: client network is not allowed RPC access",
 		"peer", c.RemoteAddr())
 	writeResponse(c, Response{Status: http.StatusForbidden}, true)
+	// Who is still writing his request would not see the answer if the connection broke under him.
+	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		io.CopyN(io.Discard, c, refusedBytes)
+	}
 }
+
+// refusedBytes is what is read at most of a request that is refused anyway.
+const refusedBytes = 64 << 10
 
 // serveConn answers what comes on one connection.
 func (s *Server) serveConn(ctx context.Context, c net.Conn) {
