@@ -67,12 +67,6 @@ func (p *pipe) push(b *pending, runner consensus.ScriptRunner, checks []consensu
 	}
 	p.serial++
 	b.serial = p.serial
-	for out := range b.diff.Spent() {
-		p.overlay[out] = change{serial: b.serial}
-	}
-	for out, coin := range b.diff.Created() {
-		p.overlay[out] = change{coin, b.serial}
-	}
 	p.blocks = append(p.blocks, b)
 	p.weight += b.candidate.Block().Weight()
 	var ctx context.Context
@@ -82,6 +76,12 @@ func (p *pipe) push(b *pending, runner consensus.ScriptRunner, checks []consensu
 		defer close(b.done)
 		b.err = runner.Run(ctx, checks)
 	}()
+	for out := range b.diff.Spent() { // meanwhile
+		p.overlay[out] = change{serial: b.serial}
+	}
+	for out, coin := range b.diff.Created() {
+		p.overlay[out] = change{coin, b.serial}
+	}
 }
 
 // pop takes the first block out, whose scripts have ended; its coins go to the store.
