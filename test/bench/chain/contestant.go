@@ -28,7 +28,7 @@ type task struct {
 type contestant struct {
 	name    string
 	command func(t task, dir string) *exec.Cmd // nil where it does not do that
-	tip     func(dir string) (string, error)   // the hash of the tip that it left; nil: it prints that itself
+	tip     func(dir string) (string, error)   // the tip that an import left; nil: it prints that itself
 	absent  string                             // why it is not measured
 	scripts bool                               // it differs from the first in scripts alone
 }
@@ -56,7 +56,7 @@ func contestants() ([]contestant, error) {
 	}
 	native := ours(self, "tallypost, own curve", "native")
 	native.scripts = true
-	return []contestant{ours(self, "tallypost", "decred"), btcd(), core(), native}, nil
+	return []contestant{ours(self, "tallypost", "decred"), btcd(), core(self), native}, nil
 }
 
 func ours(self, name, engine string) contestant {
@@ -96,7 +96,7 @@ func btcd() contestant {
 // core is a bitcoind whose path the environment has. It runs as it comes, with as many threads for scripts
 // as there are processors (-par) and its default of 32 MiB for signatures and scripts that were valid, but
 // without network and RPC, and without the checks of itself that it makes on regtest alone.
-func core() contestant {
+func core(self string) contestant {
 	c := contestant{name: "Bitcoin Core", tip: coreTip}
 	program := os.Getenv("BITCOIND_REF")
 	if program == "" {
@@ -104,13 +104,12 @@ func core() contestant {
 		return c
 	}
 	c.command = func(t task, dir string) *exec.Cmd {
-		if t.mode != "import" {
-			return nil
+		if t.mode == "import" {
+			return exec.Command(program, append(coreArguments(t.file.Path, dir, t.assumed(), t.cache),
+				"-stopafterblockimport", "-server=0")...)
 		}
-		return exec.Command(program, "-regtest", "-datadir="+dir, "-loadblock="+t.file.Path,
-			"-stopafterblockimport", "-connect=0", "-listen=0", "-server=0", "-printtoconsole=0",
-			"-checkblockindex=0", "-checkmempool=0", "-minimumchainwork=0", "-persistmempool=0",
-			"-dbcache="+strconv.Itoa(t.cache), "-assumevalid="+t.assumed())
+		return exec.Command(self, "-child.core", program, "-child.file", t.file.Path, "-child.tail", t.file.Tail,
+			"-child.dir", dir, "-child.assume", t.assumed(), "-dbcache", strconv.Itoa(t.cache), "core")
 	}
 	return c
 }
@@ -164,7 +163,7 @@ func (c *contestant) run(t task) (r result, err error) {
 	}
 	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	r.peak = peak(cmd.ProcessState)
-	if c.tip != nil {
+	if c.tip != nil && t.mode == "import" {
 		r.times.Tip, err = c.tip(dir)
 	} else if err = json.Unmarshal(out.Bytes(), &r.times); err != nil {
 		err = fmt.Errorf("%w: %s", err, firstLine(out.Bytes()))

@@ -43,6 +43,8 @@ func main() {
 		run = childImport
 	case "connect":
 		run = childConnect
+	case "core":
+		run = connectByCore
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-chain:", err)
