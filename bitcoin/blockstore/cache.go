@@ -49,11 +49,13 @@ const (
 
 // newCache returns a cache whose table has room for about what fits into the memory.
 func newCache(budget int64) *cache {
+	return &cache{seed: maphash.MakeSeed(), table: newTable(tableWidth(budget))}
+}
+
+// tableWidth returns the width of a table that the memory for coins is enough for.
+func tableWidth(budget int64) uint {
 	const typical = 88 // octets that most coins take, their slot apart
-	return &cache{
-		seed:  maphash.MakeSeed(),
-		table: newTable(uint(bits.Len64(uint64(max(budget, 1<<16) / typical * 5 / 4)))),
-	}
+	return uint(bits.Len64(uint64(max(budget, 1<<16) / typical * 5 / 4)))
 }
 
 // bytes is the memory that the coins take, with a part of the table.
@@ -288,10 +290,15 @@ func (c *cache) cutoff(keep int64) uint32 {
 	return 0
 }
 
-// reset forgets everything and gives the memory back.
+// reset forgets everything.
 func (c *cache) reset() {
-	c.table.free()
-	c.table = newTable(c.most)
+	c.refill(nil)
 	c.dirty = 0
+	c.arena.reset()
+}
+
+// free gives the memory back; the cache cannot be used any more.
+func (c *cache) free() {
+	c.table.free()
 	c.arena.reset()
 }

@@ -78,7 +78,7 @@ func TestCacheAgainstModel(t *testing.T) {
 	if c.used != 0 || c.arena.bytes != 0 {
 		t.Errorf("%d coins, %d octets after all was forgotten", c.used, c.arena.bytes)
 	}
-	c.reset()
+	c.free()
 }
 
 // fill does what a read through the cache does.
@@ -190,7 +190,7 @@ func BenchmarkCache(b *testing.B) {
 				n++
 			}
 			b.ReportMetric(each, "B/coin")
-			c.reset()
+			c.free()
 		})
 	}
 }

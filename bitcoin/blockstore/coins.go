@@ -80,7 +80,8 @@ func (c *Coins) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.store.fault.err() == nil { // else a write that was given up may still read the cache
-		c.cache.reset()
+		c.cache.free()
+		c.cache = newCache(0) // whoever still asks finds nothing
 	}
 	return c.store.closeDB(c.db)
 }
@@ -112,6 +113,7 @@ func (c *Coins) SetLimit(octets int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit = min(octets, maxCache)
+	c.cache.bound(tableWidth(c.limit))
 }
 
 // CacheLimit returns how many octets all caches of coins may take together.

@@ -8,5 +8,9 @@ type region struct {
 	whole []byte // what was asked of the system; nil where b is the collector's
 }
 
-// hugePage is the size of a large page, and what regions of that size and more are aligned to.
-const hugePage = 2 << 20
+const (
+	// hugePage is the size of a large page, and what regions of that size and more are aligned to.
+	hugePage = 2 << 20
+	// smallRegion is what is not worth a call of the system.
+	smallRegion = 64 << 10
+)

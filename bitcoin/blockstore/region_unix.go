@@ -9,6 +9,9 @@ import (
 
 // newRegion returns memory of a size, all zeros.
 func newRegion(size int) region {
+	if size <= smallRegion {
+		return region{b: make([]byte, size)}
+	}
 	more := 0
 	if size >= hugePage {
 		more = hugePage // never touched, so never taken

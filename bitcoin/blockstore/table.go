@@ -33,6 +33,9 @@ func newTable(most uint) table {
 	return table{region: newRegion(slotSize << width), width: width, most: most}
 }
 
+// bound lets the table grow to another number of slots. It never shrinks.
+func (t *table) bound(most uint) { t.most = max(t.width, min(most, mostWidth)) }
+
 // len returns the number of slots.
 func (t *table) len() int { return 1 << t.width }
 
