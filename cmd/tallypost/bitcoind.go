@@ -46,7 +46,11 @@ func runBitcoind(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, bitcoind.Report(err))
+	if errors.Is(err, errDaemon) {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		fmt.Fprintln(os.Stderr, bitcoind.Report(err))
+	}
 	return 1
 }
 
@@ -75,8 +79,14 @@ func startBitcoind(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !o.Bool("daemon", false) && !o.Bool("daemonwait", false) {
+	if wait := o.Bool("daemonwait", false); !wait && !o.Bool("daemon", false) {
 		cfg.Line = statusline.On(os.Stdout)
+	} else {
+		parent, ready, err := daemonize(wait)
+		if parent {
+			return err
+		}
+		cfg.Ready = ready
 	}
 	n, err := bitcoind.New(cfg)
 	if err != nil {
@@ -127,8 +137,10 @@ Options:
   -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
   -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>
   -rest, -txindex, -blockfilterindex, -peerblockfilters, -coinstatsindex
-  -startupnotify=<cmd>, -shutdownnotify=<cmd>, -blocknotify=<cmd>
-  -debug=<category>, -debugexclude=<category>, -printtoconsole, -debuglogfile=<file>
+  -daemon, -daemonwait (leave the terminal, the latter once calls are answered), -pid=<file>
+  -startupnotify=<cmd>, -shutdownnotify=<cmd>, -blocknotify=<cmd>, -alertnotify=<cmd>
+  -debug=<category>, -debugexclude=<category>, -loglevel=[<category>:]<level>, -printtoconsole,
+  -debuglogfile=<file>, -logratelimit, -settings=<file>, -fixedseeds
   -dbcache=<MiB>, -prune=<n>, -reindex, -reindex-chainstate, -loadblock=<file>, -blocksdir=<dir>,
   -assumevalid=<hex>, -stopatheight=<n>, -checkblocks=<n>, -checklevel=<n>
   -maxmempool=<MB>, -minrelaytxfee=<amt>, -datacarriersize=<n>, -acceptnonstdtxn

@@ -81,6 +81,8 @@ type Config struct {
 	Warnings []string // likewise
 	// Aloud are warnings for standard error too.
 	Aloud []string
+	// Ready is called once the node answers calls; nil: nobody waits.
+	Ready func()
 	// StaleFees uses estimates of fees however old they are.
 	StaleFees bool
 	Given     []string // lines that tell what was set where, for the log

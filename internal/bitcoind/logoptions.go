@@ -15,7 +15,7 @@ var logLevels = []string{"info", "debug", "trace"}
 // logging reads what goes to the log, and where that is.
 func (c *Config) logging(o *options.Options) error {
 	c.LogFile = c.file(o, "debuglogfile", "debug.log")
-	c.LogConsole = o.Bool("printtoconsole", !o.Bool("daemon", false))
+	c.LogConsole = o.Bool("printtoconsole", !o.Bool("daemon", false) && !o.Bool("daemonwait", false))
 	c.logStyle = logStyle{
 		stamps: o.Bool("logtimestamps", true), micros: o.Bool("logtimemicros", false),
 		always: o.Bool("loglevelalways", false), threads: o.Bool("logthreadnames", false),

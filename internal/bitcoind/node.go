@@ -162,6 +162,9 @@ func (n *Node) run(ctx context.Context) (err error) {
 		n.server.SetWarmup("")
 	}
 	n.log.Info("init message: Done loading")
+	if n.cfg.Ready != nil {
+		n.cfg.Ready()
+	}
 	defer n.runAll(context.WithoutCancel(ctx), n.cfg.Notify.Shutdown)
 	var runs sync.WaitGroup
 	runs.Go(func() {

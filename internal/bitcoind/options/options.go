@@ -1,5 +1,5 @@
-// Package options reads what bitcoind is told: its command line and bitcoin.conf, by Bitcoin Core's rules
-// and with Core's words for what is wrong.
+// Package options reads what bitcoind is told: its command line, bitcoin.conf and settings.json, by Bitcoin
+// Core's rules and with Core's words for what is wrong.
 //
 // An option may stand on the command line, in the section of the chosen network, or before all sections;
 // the first of these that has it decides. "-nofoo" takes foo back, and what stood before it is forgotten.
