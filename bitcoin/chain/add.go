@@ -167,9 +167,31 @@ func (c *Chain) keepReady(n node, candidate *consensus.Candidate) {
 	if c.tree.body(n).chainTxs == 0 { // blocks before it are missing, though they may be on their way
 		room /= 2
 	}
-	if size := candidate.Block().Size(); c.readyBytes+size <= room {
+	size := candidate.Block().Size()
+	if c.readyBytes+size > room {
+		c.forgetLosers()
+	}
+	if c.readyBytes+size <= room {
 		c.ready[n] = candidate
 		c.readyBytes += size
+	}
+}
+
+// forgetLosers makes room by forgetting blocks at heights that every chainstate has passed: others took
+// their places. Should they ever be needed they are read back. The caller holds mu.
+func (c *Chain) forgetLosers() {
+	passed := c.tree.at(c.tip()).height
+	for _, s := range c.chainstates() {
+		passed = min(passed, c.tree.at(s.tip()).height)
+	}
+	if passed == c.losersAt {
+		return
+	}
+	c.losersAt = passed
+	for n := range c.ready {
+		if c.tree.at(n).height <= passed {
+			c.forgetReady(n)
+		}
 	}
 }
 

@@ -150,6 +150,7 @@ type Chain struct {
 	unlinked    map[node][]node // blocks that are here before their parents, by parent
 	ready       map[node]*consensus.Candidate
 	readyBytes  int
+	losersAt    bitcoin.Height // see forgetLosers
 	failures    map[node]*consensus.Error
 	states      states
 	dirty       []node // records that the store has not seen
