@@ -103,8 +103,11 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	defer stop()
 	limit := &io.LimitedReader{R: c}
 	r := bufio.NewReader(limit)
-	for ctx.Err() == nil {
+	for {
 		c.SetReadDeadline(time.Now().Add(s.timeout()))
+		if ctx.Err() != nil { // looked at afterwards: the deadline of the end must not be put off
+			return
+		}
 		limit.N = maxHeaderBytes
 		req, err := http.ReadRequest(r)
 		if err != nil {
