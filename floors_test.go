@@ -91,6 +91,7 @@ var floors = map[string][]string{
 
 	// 8 doors
 	"bitcoin/rpc/jsonrpc": {"bitcoin"},
+	"bitcoin/rpc/zmq":     {},
 	"bitcoin/rpc": {"@ground", "@bitcoinrules", "bitcoin", "bitcoin/blockstore", "bitcoin/descriptor", "bitcoin/mempool",
 		"bitcoin/chain", "bitcoin/index", "bitcoin/p2p", "bitcoin/p2p/addrbook", "bitcoin/miner",
 		"bitcoin/rpc/jsonrpc"},

@@ -163,18 +163,21 @@ func (p *Pool) Connected(b *bitcoin.Block, now time.Time) {
 	if len(p.entries) == 0 && len(p.deltas) == 0 {
 		return
 	}
-	var removals []removal
 	gone := make(map[*Entry]bool)
+	mined := make([]*Entry, len(b.Txs))
 	for i := range b.Txs[1:] {
-		tx := &b.Txs[i+1]
-		id := tx.TxID()
+		id := b.Txs[i+1].TxID()
 		delete(p.deltas, id)
 		if e := p.entries[id]; e != nil && !gone[e] {
-			gone[e] = true
-			removals = append(removals, removal{e, Block})
+			gone[e], mined[i+1] = true, e
 		}
 	}
+	// In the order of the block, as those who follow the pool are told of it.
+	var removals []removal
 	for i := range b.Txs[1:] {
+		if e := mined[i+1]; e != nil {
+			removals = append(removals, removal{e, Block})
+		}
 		for _, e := range p.conflicts(&b.Txs[i+1]) {
 			if gone[e] {
 				continue // mined as well

@@ -67,6 +67,8 @@ type Config struct {
 	Files   Files      // nil: nothing is known of files
 	Indexes *index.Set // nil: none
 	Logging Logging
+	// Notifiers are those of ZeroMQ.
+	Notifiers []Notifier
 
 	DataDir    string // of the network
 	LogFile    string
@@ -131,6 +133,7 @@ func (a *API) Methods() []jsonrpc.Method {
 	list = append(list, a.messageMethods()...)
 	list = append(list, a.indexMethods()...)
 	list = append(list, a.scanMethods()...)
+	list = append(list, a.zmqMethods()...)
 	if a.cfg.Coins != nil {
 		list = append(list, a.coinMethods()...)
 	}

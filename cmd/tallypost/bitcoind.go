@@ -137,6 +137,7 @@ Options:
   -server, -rpcport=<port>, -rpcbind=<addr>, -rpcallowip=<ip>, -rpcauth=<userpw>,
   -rpcuser=<user>, -rpcpassword=<pw>, -rpccookiefile=<file>
   -rest, -txindex, -blockfilterindex, -peerblockfilters, -coinstatsindex
+  -zmqpubhashblock=<address>, -zmqpubhashtx, -zmqpubrawblock, -zmqpubrawtx, -zmqpubsequence, ...hwm=<n>
   -daemon, -daemonwait (leave the terminal, the latter once calls are answered), -pid=<file>
   -startupnotify=<cmd>, -shutdownnotify=<cmd>, -blocknotify=<cmd>, -alertnotify=<cmd>
   -debug=<category>, -debugexclude=<category>, -loglevel=[<category>:]<level>, -printtoconsole,

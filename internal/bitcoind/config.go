@@ -16,6 +16,7 @@ import (
 	"github.com/tallypost/tallypost/bitcoin/miner"
 	"github.com/tallypost/tallypost/bitcoin/p2p"
 	"github.com/tallypost/tallypost/bitcoin/p2p/addrbook"
+	"github.com/tallypost/tallypost/bitcoin/rpc"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/bitcoin/wire"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
@@ -50,6 +51,7 @@ type Config struct {
 	P2P       p2p.Config // but for what the node has made itself
 	Binds     []Bind
 	Tor       Tor
+	ZMQ       []rpc.Notifier
 	Book      addrbook.Config
 	BookNotes []string // for the log before the addresses are read
 	RPC       jsonrpc.Config
@@ -98,7 +100,7 @@ func FromOptions(o *options.Options) (c Config, err error) {
 	c.BaseDir = o.DataDir()
 	c.DataDir = filepath.Join(c.BaseDir, c.Network.DataDir)
 	c.Notes, c.Warnings, c.Given, c.File = o.Notes, o.Warnings, o.Given(), o.File
-	steps := []func(*options.Options) error{c.sections, c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.tor, c.rpc,
+	steps := []func(*options.Options) error{c.sections, c.logging, c.chain, c.storage, c.mempool, c.peers, c.binds, c.tor, c.zmq, c.rpc,
 		c.indexes, c.notify}
 	for _, step := range steps {
 		if err := step(o); err != nil {

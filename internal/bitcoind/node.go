@@ -42,15 +42,16 @@ type Node struct {
 	locks   []*os.File
 	logFile *logFile
 
-	store   *blockstore.Store
-	chain   *chain.Chain
-	indexes *index.Set
-	p2p     *p2p.Node
-	api     *rpc.API
-	server  *jsonrpc.Server
-	stop    context.CancelFunc
-	status  atomic.Pointer[Status]
-	loaded  atomic.Bool // blocks and mempool have been taken in from files
+	store     *blockstore.Store
+	chain     *chain.Chain
+	indexes   *index.Set
+	p2p       *p2p.Node
+	api       *rpc.API
+	server    *jsonrpc.Server
+	stop      context.CancelFunc
+	status    atomic.Pointer[Status]
+	notifiers []*notifier // of ZeroMQ
+	loaded    atomic.Bool // blocks and mempool have been taken in from files
 
 	warnings warnings
 
@@ -156,6 +157,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	if err := n.startPeers(); err != nil {
 		return err
 	}
+	n.openZMQ()
 	n.makeAPI()
 	defer context.AfterFunc(ctx, endServing)()
 	if n.server != nil {
@@ -179,6 +181,7 @@ func (n *Node) run(ctx context.Context) (err error) {
 	runs.Go(func() { n.initLoad(ctx, loaded) })
 	runs.Go(func() { n.watchHeight(ctx) })
 	runs.Go(func() { n.runTor(ctx) })
+	runs.Go(func() { n.runZMQ(ctx) })
 	runs.Go(func() { n.watchProgress(ctx) })
 	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
 	runs.Go(func() { n.notifyBlocks(ctx) })
@@ -383,7 +386,7 @@ func (n *Node) makeAPI() {
 	}
 	n.api = rpc.New(rpc.Config{
 		Chain: n.chain, P2P: n.p2p, Clock: n.clock, Log: n.log, Coins: coins{n.chain}, Files: n.diskFiles(),
-		Indexes: n.indexes, Logging: n.debug, DataDir: n.cfg.DataDir,
+		Indexes: n.indexes, Logging: n.debug, Notifiers: n.activeNotifiers(), DataDir: n.cfg.DataDir,
 		LogFile: n.cfg.LogFile, Stop: n.stop, Mining: n.cfg.Mining,
 		Loaded: n.loaded.Load, MempoolFile: n.mempoolFile(), PlainMempool: n.cfg.PlainMempool,
 		Warnings: n.warn, Deprecated: n.cfg.Deprecated, BanTime: n.cfg.P2P.BanTime, V2: n.cfg.P2P.V2, Started: n.started,
