@@ -109,7 +109,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			var writing sync.WaitGroup
 			defer writing.Wait()
 			defer p.end(s)
-			if err := p.serve(s, &writing); err != nil && ctx.Err() == nil {
+			if err := p.serve(s, &writing); ctx.Err() == nil {
 				p.log.Debug("zmq: a subscriber goes: "+err.Error(), "cat", "zmq")
 			}
 		})
@@ -148,7 +148,7 @@ func (s *subscriber) nudge() {
 	}
 }
 
-// serve speaks with a subscriber until it goes.
+// serve speaks with a subscriber until it goes; the error says why.
 func (p *Publisher) serve(s *subscriber, writing *sync.WaitGroup) error {
 	if err := s.conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
