@@ -104,18 +104,7 @@ func openCoinStats(cfg Config) (*CoinStatsIndex, error) {
 func (x *CoinStatsIndex) Stats(block bitcoin.Hash) (CoinStats, error) { return x.stats(block) }
 
 func (x *Index) stats(block bitcoin.Hash) (CoinStats, error) {
-	v, err := get(x.db, hashKey(keyStats, block))
-	if err != nil {
-		return CoinStats{}, err
-	}
-	if v == nil {
-		return CoinStats{}, ErrNotFound
-	}
-	s, ok := parseCoinStats(v)
-	if !ok {
-		return s, fmt.Errorf("%s: the record of block %v is not well-formed", x.name, block)
-	}
-	return s, nil
+	return readRecord(x, keyStats, block, parseCoinStats)
 }
 
 // statsKeeper makes the statistics.

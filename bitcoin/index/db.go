@@ -183,3 +183,20 @@ func fillConfig(cfg *Config) {
 		cfg.CacheBytes = 8 << 20
 	}
 }
+
+// readRecord returns what an index has of a block under a kind of key. The error is ErrNotFound where it has
+// nothing.
+func readRecord[R any](x *Index, kind byte, block bitcoin.Hash, parse func([]byte) (R, bool)) (r R, err error) {
+	v, err := get(x.db, hashKey(kind, block))
+	if err != nil {
+		return r, err
+	}
+	if v == nil {
+		return r, ErrNotFound
+	}
+	r, ok := parse(v)
+	if !ok {
+		return r, fmt.Errorf("%s: the record of block %v is not well-formed", x.name, block)
+	}
+	return r, nil
+}

@@ -124,18 +124,7 @@ func (k *filterKeeper) apply(b *pebble.Batch, blk *block) error {
 }
 
 func (x *FilterIndex) record(block bitcoin.Hash) (filterRecord, error) {
-	v, err := get(x.db, hashKey(keyFilter, block))
-	if err != nil {
-		return filterRecord{}, err
-	}
-	if v == nil {
-		return filterRecord{}, ErrNotFound
-	}
-	r, ok := parseFilterRecord(v)
-	if !ok {
-		return r, fmt.Errorf("%s: the record of block %v is not well-formed", x.name, block)
-	}
-	return r, nil
+	return readRecord(&x.Index, keyFilter, block, parseFilterRecord)
 }
 
 // Read returns the filter of a block. The error is ErrNotFound where there is none.

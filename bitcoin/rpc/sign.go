@@ -66,19 +66,12 @@ func (a *API) signRawTransaction(c call) (any, error) {
 }
 
 func (a *API) combineRawTransaction(c call) (any, error) {
-	var txs []*bitcoin.Tx
-	for i, v := range c.Array(0) {
-		s, ok := v.(string)
-		if !ok {
-			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type string",
-				jsonrpc.TypeName(v))
-		}
-		tx, ok := decodeTx(s, true, true)
-		if !ok {
-			return nil, fail(jsonrpc.DeserializationError,
-				"TX decode failed for tx %d. Make sure the tx has at least one input.", i)
-		}
-		txs = append(txs, tx)
+	txs, err := decodeTxs(c.Array(0), func(i int, _ string) error {
+		return fail(jsonrpc.DeserializationError,
+			"TX decode failed for tx %d. Make sure the tx has at least one input.", i)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(txs) == 0 {
 		return nil, fail(jsonrpc.DeserializationError, "Missing transactions")

@@ -129,8 +129,15 @@ func rawTxs(list []any) ([]*bitcoin.Tx, error) {
 		return nil, fail(jsonrpc.InvalidParameter, "Array must contain between 1 and %d transactions.",
 			mempool.MaxPackageCount)
 	}
+	return decodeTxs(list, func(_ int, s string) error {
+		return fail(jsonrpc.DeserializationError, "TX decode failed: %s Make sure the tx has at least one input.", s)
+	})
+}
+
+// decodeTxs reads an array of transactions in hexadecimal; wrong is the error for one that is none.
+func decodeTxs(list []any, wrong func(i int, s string) error) ([]*bitcoin.Tx, error) {
 	txs := make([]*bitcoin.Tx, 0, len(list))
-	for _, v := range list {
+	for i, v := range list {
 		s, ok := v.(string)
 		if !ok {
 			return nil, fail(jsonrpc.TypeError, "JSON value of type %s is not of expected type string",
@@ -138,8 +145,7 @@ func rawTxs(list []any) ([]*bitcoin.Tx, error) {
 		}
 		tx, ok := decodeTx(s, true, true)
 		if !ok {
-			return nil, fail(jsonrpc.DeserializationError,
-				"TX decode failed: %s Make sure the tx has at least one input.", s)
+			return nil, wrong(i, s)
 		}
 		txs = append(txs, tx)
 	}
