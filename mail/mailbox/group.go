@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // group lets deliveries that arrive together share their barriers. A round is: sync the files, rename
@@ -78,13 +76,14 @@ func (g *group) commit(p *pending) error {
 func (g *group) syncFiles(round []*pending) {
 	before := g.renamed
 	g.renamed = nil
-	if len(before) == 0 && len(round) < syncfsFrom {
+	if !hasSyncfs || len(before) == 0 && len(round) < syncfsFrom {
 		for _, p := range round {
 			p.err = p.file.Sync()
 		}
+		syncNames(before)
 		return
 	}
-	if err := unix.Syncfs(int(round[0].file.Fd())); err != nil {
+	if err := syncfs(round[0].file); err != nil {
 		fail(before, err)
 		fail(round, err)
 	}
