@@ -13,6 +13,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/tallypost/tallypost/bitcoin"
 	"github.com/tallypost/tallypost/bitcoin/rpc/jsonrpc"
 	"github.com/tallypost/tallypost/internal/bitcoind/options"
@@ -28,6 +30,8 @@ type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Terminal bool // Out is one
+	// Secret reads a line from In where that is a terminal, which does not show it; else it is nil.
+	Secret func() (string, error)
 }
 
 // cli is one run of the program.
@@ -156,10 +160,15 @@ func (c *cli) run(ctx context.Context) (string, error) {
 // readStdin reads what is not to stand on a command line, where others may see it.
 func (c *cli) readStdin() error {
 	line := func(what, prompt string) (string, error) {
-		if c.Terminal {
+		var s string
+		var err error
+		if c.Secret != nil {
 			fmt.Fprint(c.Err, prompt)
+			s, err = c.Secret()
+			fmt.Fprintln(c.Err)
+		} else {
+			s, err = c.in.ReadString('\n')
 		}
-		s, err := c.in.ReadString('\n')
 		if err != nil && s == "" {
 			return "", fmt.Errorf("%s specified but failed to read from standard input", what)
 		}
@@ -206,9 +215,14 @@ func (c *cli) wallet() *string {
 
 // Standard returns the streams of the process.
 func Standard() Streams {
-	st, err := os.Stdout.Stat()
-	return Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Terminal: err == nil && st.Mode()&os.ModeCharDevice != 0}
+	s := Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Terminal: term.IsTerminal(int(os.Stdout.Fd()))}
+	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		s.Secret = func() (string, error) {
+			b, err := term.ReadPassword(in)
+			return string(b), err
+		}
+	}
+	return s
 }
 
 const usage = `

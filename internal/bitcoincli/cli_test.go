@@ -209,3 +209,22 @@ Local addresses
 		t.Errorf("%d %s\n%s\nwant\n%s", code, text, out, want)
 	}
 }
+
+// TestSecret: on a terminal the password is asked for, and what is typed is read by who does not show it.
+func TestSecret(t *testing.T) {
+	dir := node(t, map[string]string{"getblockcount": "7"})
+	conf := filepath.Join(dir, "bitcoin.conf")
+	text, err := os.ReadFile(conf)
+	if err == nil {
+		err = os.WriteFile(conf, bytes.ReplaceAll(text, []byte("rpcpassword=p\n"), nil), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o, e bytes.Buffer
+	code := Run(context.Background(), []string{"-datadir=" + dir, "-stdinrpcpass", "getblockcount"}, Streams{
+		In: strings.NewReader("wrong\n"), Out: &o, Err: &e, Secret: func() (string, error) { return "p", nil }})
+	if code != 0 || o.String() != "7\n" || e.String() != "RPC password> \n" {
+		t.Errorf("code %d, %q, %q", code, o.String(), e.String())
+	}
+}
