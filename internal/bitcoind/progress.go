@@ -3,6 +3,7 @@ package bitcoind
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -138,10 +139,15 @@ const (
 func (n *Node) watchProgress(ctx context.Context) {
 	var m meter
 	var told time.Time
+	busy := false
 	for {
 		now := time.Now()
 		s, importing := n.measure(now, &m)
 		n.show(s)
+		if busy && s.Synced && s.Doing == "" {
+			n.unwind(ctx)
+		}
+		busy = !s.Synced || s.Doing != ""
 		if told.IsZero() || s.Doing == "" {
 			told = now
 		}
@@ -155,6 +161,18 @@ func (n *Node) watchProgress(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// unwind gives the memory back to the system that catching up took: the collector would keep as much again as
+// is in use, for a next time that does not come.
+func (n *Node) unwind(ctx context.Context) {
+	if n.chain.HeadersOnly() { // what is to be written is little, and would take memory again
+		if err := n.chain.Flush(ctx); err != nil && ctx.Err() == nil {
+			n.fail(err)
+			return
+		}
+	}
+	debug.FreeOSMemory()
 }
 
 // measure looks how far the node has come. importing says that only the log tells of it, or of an index;
