@@ -114,11 +114,10 @@ func list(tree string) (scripts []string, leftOut int, err error) {
 	}
 	all := len(scripts)
 	scripts = slices.DeleteFunc(scripts, func(s string) bool {
-		file, args, _ := strings.Cut(s, " ")
+		file, _, _ := strings.Cut(s, " ")
 		code, err := os.ReadFile(filepath.Join(dir, file))
 		return err != nil || bytes.Contains(code, []byte("skip_if_no_wallet()")) ||
-			strings.Contains(args, "--usecli") || strings.HasPrefix(file, "tool_") ||
-			strings.HasPrefix(file, "interface_usdt") || strings.HasPrefix(file, "interface_ipc")
+			strings.HasPrefix(file, "tool_") || strings.HasPrefix(file, "interface_usdt") || strings.HasPrefix(file, "interface_ipc")
 	})
 	return scripts, all - len(scripts), nil
 }
@@ -147,7 +146,7 @@ func newRunner() (*runner, error) {
 		"CLIENT_BUGREPORT=https://github.com/bitcoin/bitcoin/issues\nSRCDIR=" + tree +
 		"\nBUILDDIR=" + filepath.Join(work, "build") + "\nEXEEXT=\nRPCAUTH=" +
 		filepath.Join(tree, "share", "rpcauth", "rpcauth.py") +
-		"\n[components]\nENABLE_CLI=true\nENABLE_BITCOIND=true\n"
+		"\n[components]\nENABLE_CLI=true\nENABLE_BITCOIND=true\nENABLE_ZMQ=true\n"
 	err = errors.Join(os.MkdirAll(bin, 0o755),
 		os.Symlink(program, filepath.Join(bin, "bitcoind")), os.Symlink(program, cli),
 		os.WriteFile(filepath.Join(work, "config.ini"), []byte(config), 0o644))
