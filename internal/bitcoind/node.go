@@ -169,28 +169,9 @@ func (n *Node) run(ctx context.Context) (err error) {
 	}
 	defer n.runAll(context.WithoutCancel(ctx), n.cfg.Notify.Shutdown)
 	var runs sync.WaitGroup
-	runs.Go(func() {
-		n.log.Info("scheduler thread start") // what is done every now and then
-		defer n.log.Info("scheduler thread exit")
-		if err := n.chain.Run(ctx); err != nil {
-			n.fail(err) // the disk: nothing is trusted after that
-		}
-	})
 	loaded := sync.OnceFunc(n.chain.BeginLoading())
 	defer loaded()
-	runs.Go(func() { n.initLoad(ctx, loaded) })
-	runs.Go(func() { n.watchHeight(ctx) })
-	runs.Go(func() { n.runTor(ctx) })
-	runs.Go(func() { n.runZMQ(ctx) })
-	runs.Go(func() { n.watchProgress(ctx) })
-	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
-	runs.Go(func() { n.notifyBlocks(ctx) })
-	runs.Go(func() { n.watchWarnings(ctx) })
-	runs.Go(func() {
-		if err := n.indexes.Run(ctx); err != nil {
-			n.fail(err)
-		}
-	})
+	n.attend(ctx, &runs, loaded)
 	err = n.p2p.Run(ctx)
 	n.log.Info("Shutdown in progress...")
 	n.stop()
@@ -204,6 +185,30 @@ func (n *Node) run(ctx context.Context) (err error) {
 	err = firstOf(failure, err, n.saveState())
 	n.log.Info("Shutdown done")
 	return err
+}
+
+// attend starts all that is done beside the peers; loaded is called when blocks and mempool are loaded.
+func (n *Node) attend(ctx context.Context, runs *sync.WaitGroup, loaded func()) {
+	runs.Go(func() {
+		n.log.Info("scheduler thread start") // what is done every now and then
+		defer n.log.Info("scheduler thread exit")
+		if err := n.chain.Run(ctx); err != nil {
+			n.fail(err) // the disk: nothing is trusted after that
+		}
+	})
+	runs.Go(func() { n.initLoad(ctx, loaded) })
+	runs.Go(func() { n.watchHeight(ctx) })
+	runs.Go(func() { n.runTor(ctx) })
+	runs.Go(func() { n.runZMQ(ctx) })
+	runs.Go(func() { n.watchProgress(ctx) })
+	runs.Go(func() { n.runAll(ctx, n.cfg.Notify.Startup) })
+	runs.Go(func() { n.notifyBlocks(ctx) })
+	runs.Go(func() { n.watchWarnings(ctx) })
+	runs.Go(func() {
+		if err := n.indexes.Run(ctx); err != nil {
+			n.fail(err)
+		}
+	})
 }
 
 // watchHeight ends the node when the chain has come to -stopatheight.
