@@ -134,6 +134,14 @@ func (o *office) Append(events []mail.Event) (indexes []uint64, writes []queue.W
 	}
 	return indexes, nil, nil
 }
+
+// event returns an event of the log: the queue may be writing the next one.
+func (o *office) event(i int) mail.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.events[i]
+}
+
 func (o *office) Committed()     {}
 func (o *office) Origin() string { return "here.example/log" }
 
@@ -316,7 +324,7 @@ func TestHiddenRecipients(t *testing.T) {
 		strings.Contains(string(got.text), "x@y.example") {
 		t.Errorf("left with:\n%s", got.text)
 	}
-	ev, want := o.events[0], strings.ReplaceAll(whole, "\n", "\r\n")
+	ev, want := o.event(0), strings.ReplaceAll(whole, "\n", "\r\n")
 	sum := sha256.Sum256([]byte(want))
 	if ev.Size != int64(len(want)) || ev.SHA256 != hex.EncodeToString(sum[:]) || ev.Note != "" {
 		t.Errorf("event %+v, want the %d octets that went on", ev, len(want))
