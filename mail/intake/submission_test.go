@@ -295,7 +295,7 @@ func TestWhatIsAdded(t *testing.T) {
 		!strings.HasSuffix(h.Get("Message-ID"), "@mx.here.example>") {
 		t.Errorf("added:\n%s", got.text)
 	}
-	if ev := o.events[0]; ev.MessageID != h.Get("Message-ID") || ev.MessageID == "" {
+	if ev := o.event(0); ev.MessageID != h.Get("Message-ID") || ev.MessageID == "" {
 		t.Errorf("the log has Message-ID %q, the message %q", ev.MessageID, h.Get("Message-ID"))
 	}
 	got = o.accept(strings.Replace(whole, "From: Ada <ada@here.example>",
