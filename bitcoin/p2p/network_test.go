@@ -46,12 +46,15 @@ func newLab(t testing.TB, count int, link memnet.Link, v2 bool, set ...func(*p2p
 			s.Close()
 		}
 	})
+	links := make([]map[int]bool, count)
 	for i := range count {
+		links[i] = make(map[int]bool)
 		cfg := p2p.Config{V2: v2,
 			Services: wire.ServiceNetwork | wire.ServiceWitness | wire.ServiceNetworkLimited}
 		for _, j := range []int{i - 1, i / 2, i - 3} {
 			if j >= 0 && j < i {
 				cfg.Connect = append(cfg.Connect, fmt.Sprintf("10.0.%d.1:18444", j))
+				links[i][j], links[j][i] = true, true
 			}
 		}
 		for _, f := range set {
@@ -59,7 +62,23 @@ func newLab(t testing.TB, count int, link memnet.Link, v2 bool, set ...func(*p2p
 		}
 		l.nodes = append(l.nodes, l.add(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), cfg, chain.Config{}))
 	}
+	for i, n := range l.nodes {
+		l.await(func() bool { return n.talking() >= len(links[i]) }, func() string {
+			return fmt.Sprintf("%v has %d peers, want %d", n.host, n.talking(), len(links[i]))
+		})
+	}
 	return l
+}
+
+// talking returns how many peers have answered a ping: only who is past the handshake is told of new blocks, and
+// with an old tip a node asks nobody by itself but the first of its peers, which may know as little.
+func (n *labNode) talking() (count int) {
+	for _, p := range n.p2p.Peers() {
+		if p.Ping > 0 {
+			count++
+		}
+	}
+	return count
 }
 
 // add runs a node at an address.
@@ -119,14 +138,20 @@ func (l *lab) mine(i, count int) bitcoin.Hash {
 // expectTip waits until all of the nodes have the tip.
 func (l *lab) expectTip(want bitcoin.Hash, nodes ...*labNode) {
 	l.t.Helper()
-	deadline := time.Now().Add(time.Minute)
 	for _, n := range nodes {
-		for n.chain.Tip().Hash != want {
-			if time.Now().After(deadline) {
-				l.t.Fatalf("node %v is at %d %v, want %v", n.host, n.chain.Tip().Height,
-					n.chain.Tip().Hash, want)
-			}
-			time.Sleep(5 * time.Millisecond)
+		l.await(func() bool { return n.chain.Tip().Hash == want }, func() string {
+			tip := n.chain.Tip()
+			return fmt.Sprintf("node %v is at %d %v, want %v", n.host, tip.Height, tip.Hash, want)
+		})
+	}
+}
+
+// await waits until something is so; else tells how things are.
+func (l *lab) await(is func() bool, how func() string) {
+	l.t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatal(how())
 		}
 	}
 }
